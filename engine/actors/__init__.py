@@ -1,0 +1,1 @@
+"""The inside: runs, hooks and supervision as actors that talk in messages."""
