@@ -1,0 +1,186 @@
+"""Parents and children: who a run belongs to, and whose end comes first.
+
+A run is among its parent's children from its first state to its terminal one, and its
+parent ends after it. The reference to the parent is dropped at the run's end, so that
+neither keeps the other: a finished run is freed when nobody holds it.
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from engine.actors import messages as m
+from engine.actors.mailbox import Mailbox
+from engine.exceptions import CancelledRun
+from engine.states import CANCELLING, CRASHED, FAILED, TERMINAL, State
+
+if TYPE_CHECKING:
+    from engine.definition import Definition
+    from engine.dispatch.base import Wake
+    from engine.host import Engine
+
+
+class Lineage:
+    """Who stands above a run; shared by all children of one parent."""
+
+    __slots__ = ("_flow", "flow_run_id", "parent_id", "root_id")
+
+    def __init__(self, parent: Kin) -> None:
+        above = parent.lineage
+        self.parent_id = parent.id
+        self.root_id: str = parent.id if above is None else above.root_id
+        self.flow_run_id: str | None = None
+        # Weak: a child that somebody keeps must not keep its parents.
+        self._flow: weakref.ref[Kin] | None = None
+        if parent.definition.kind == "flow":
+            self.flow_run_id = parent.id
+            self._flow = weakref.ref(parent)
+        elif above is not None:
+            self.flow_run_id = above.flow_run_id
+            self._flow = above._flow
+
+    @property
+    def flow(self) -> Any:
+        """The actor of the nearest flow run above, while it is there; else None."""
+        return self._flow() if self._flow is not None else None
+
+
+class Kin(Mailbox):
+    """The part of a run's actor that knows its parent and its children."""
+
+    __slots__ = (
+        "_lineage_below",
+        "children",
+        "engine",
+        "failures",
+        "lineage",
+        "observed",
+        "on_childless",
+        "parent",
+        "verdict",
+    )
+
+    if TYPE_CHECKING:
+        id: str
+        name: str
+        definition: Definition[..., Any]
+        host: Any
+        state: State[Any]
+        engine: Engine
+        lineage: Lineage | None
+        observed: bool
+        # Of a live run only, and of a failed one that its parent keeps as unobserved.
+        parent: Kin | None
+        children: dict[Any, None] | None
+        # Children that failed, until somebody looks at them.
+        failures: dict[Any, None] | None
+        # What waits for the last child to end: the body, or the run's own end.
+        on_childless: Wake | None
+        verdict: m.Message | None
+        _lineage_below: Lineage | None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the run is in its terminal state."""
+        return self.state.type in TERMINAL
+
+    @property
+    def lineage_below(self) -> Lineage:
+        """The lineage that this run's children share."""
+        if self._lineage_below is None:
+            self._lineage_below = Lineage(self)
+        return self._lineage_below
+
+    def descends_from(self, other: Kin) -> bool:
+        """Whether *other* is this run or one of its parents."""
+        run: Kin | None = self
+        while run is not None:
+            if run is other:
+                return True
+            run = run.parent
+        return False
+
+    def check_may_start_children(self) -> None:
+        """Refuse to start work for a run that was stopped.
+
+        Raises:
+            CancelledRun: The run has ended, or was asked to, while its body goes on.
+        """
+        if self.state.type is CANCELLING or self.is_over:
+            text = f"run {self.name!r} is {self.state.name} and starts nothing more"
+            raise CancelledRun(text, self.state.cause)
+
+    def subscribe_childless(self, wake: Wake) -> bool:
+        """Have *wake* called when no child is left; False if none is."""
+        with self._lock:
+            if not self.children:
+                return False
+            self.on_childless = wake
+            return True
+
+    def observe(self) -> None:
+        """Note that somebody looks at how the run ends."""
+        if self.observed:
+            return
+        with self._lock:
+            self.observed = True
+            parent = self.parent
+            if parent is not None and self.is_over:
+                if parent.failures is not None:
+                    parent.failures.pop(self, None)
+                self.parent = None
+
+    def stop_children(self) -> None:
+        """Ask every live child to stop."""
+        for child in tuple(self.children or ()):
+            child.send(m.CancelRequested("parent"))
+
+    def conclude(self, verdict: m.Message) -> None:
+        """End with *verdict* as soon as no child is left."""
+        with self._lock:
+            if self.children:
+                self.verdict = verdict
+                self.stop_children()
+            else:
+                self.send(verdict)
+
+    def join_family(self) -> None:
+        """Become a child of the parent; with the lock held."""
+        self._siblings()[self] = None
+
+    def leave_family(self) -> None:
+        """Stop being one, at the run's end; with the lock held."""
+        self._siblings().pop(self, None)
+        parent, self.parent = self.parent, None
+        if parent is None:
+            return
+        if self.state.type in (FAILED, CRASHED) and not self.observed:
+            self.parent = parent
+            if parent.failures is None:
+                parent.failures = {}
+            parent.failures[self] = None
+        if not parent.children:
+            parent.last_child_ended()
+
+    def last_child_ended(self) -> None:
+        """Go on with what waited for the children."""
+        wake, self.on_childless = self.on_childless, None
+        if wake is not None:
+            wake()
+        if self.verdict is not None:
+            verdict, self.verdict = self.verdict, None
+            self.send(verdict)
+
+    def disown_failures(self) -> None:
+        """Let go of unobserved children, which refer to this run as it does to them."""
+        for child in self.failures or ():
+            child.parent = None
+
+    def _siblings(self) -> dict[Any, None]:
+        parent = self.parent
+        if parent is None:
+            return self.engine.live
+        if parent.children is None:
+            parent.children = {}
+        return parent.children

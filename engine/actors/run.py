@@ -1,0 +1,388 @@
+"""The run actor: owns one run's state, and is the only one that assigns it.
+
+Everything that happens to a run is a message. Handling one looks the (state, message)
+pair up in the transition table, makes the new state, and publishes the transition; it
+never waits and never calls user code.
+
+A run ends in two steps. Its *verdict* is settled when the body is over, or given up
+because it is a blocked sync body; the terminal state follows when no child is left, so
+that a child's end always comes before its parent's.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextvars import Context
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+
+from engine.actors import messages as m
+from engine.actors.family import Kin
+from engine.context import IN_HOOK, bound_context
+from engine.exceptions import CancelledRun
+from engine.ids import two_words
+from engine.states import (
+    CANCELLED,
+    CANCELLING,
+    COMPLETED,
+    CRASHED,
+    FAILED,
+    PENDING,
+    RUNNING,
+    SCHEDULED,
+    TERMINAL,
+    TRANSITIONS,
+    State,
+    safe_text,
+)
+
+if TYPE_CHECKING:
+    from engine.actors.hook import Lane
+    from engine.definition import Definition
+    from engine.dispatch.base import Dispatcher, Wake
+    from engine.host import Engine
+
+log = structlog.get_logger("engine")
+
+ILLEGAL: Final = object()
+
+
+class RunActor(Kin):
+    """One execution of a flow or task."""
+
+    __slots__ = (
+        "__weakref__",
+        "_name",
+        "args",
+        "attempt",
+        "baseline",
+        "clock_ended",
+        "clock_started",
+        "context",
+        "created",
+        "deadline_passed",
+        "definition",
+        "dispatcher",
+        "driver",
+        "host",
+        "id",
+        "interrupts",
+        "is_prepared",
+        "kwargs",
+        "lane",
+        "is_terminated",
+        "settled",
+        "site",
+        "started",
+        "state",
+        "tags",
+        "upstreams",
+        "waiters",
+    )
+
+    def __init__(
+        self,
+        engine: Engine,
+        definition: Definition[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        parent: RunActor | None,
+        site: int,
+        tags: frozenset[str],
+    ) -> None:
+        self._lock = engine.lock
+        self._handling = False
+        self._queue = None
+        self.engine = engine
+        self.definition = definition
+        self.args = args
+        self.kwargs = kwargs
+        self.parent = parent
+        self.lineage = None if parent is None else parent.lineage_below
+        self.id = f"{engine.prefix}{engine.next_number()}"
+        self.tags = tags
+        # Which of the engine's loops serves this run's async children, hooks and
+        # timers; see `Engine.loop`.
+        self.site = site
+        self.attempt = 0
+        self.created = time.time()
+        self.state: State[Any] = State(
+            PENDING, "Pending", None, None, None, 0, self.id, self.created
+        )
+        self.started: float | None = None
+        self.clock_started = 0.0
+        self.clock_ended = 0.0
+        # What executes the body, while it does: an asyncio task, a trio cancel scope,
+        # or True for a thread.
+        self.host: Any = None
+        self.dispatcher: Dispatcher | None = None
+        # The thread that drives a sync body, which serves the run's hooks itself.
+        self.driver: int | None = None
+        self.is_prepared = True
+        self.baseline = 0
+        self.interrupts = 0
+        self.deadline_passed = False
+        self.is_terminated = False
+        self.verdict = None
+        self.children = None
+        self.on_childless = None
+        self.failures = None
+        self.observed = False
+        self.lane: Lane | None = None
+        self.waiters: list[Wake] | None = None
+        self.settled = False
+        self.context: Context | None = None
+        self.upstreams: Any = None
+        self._name: str | None = None
+        self._lineage_below = None
+
+    def announce(self) -> None:
+        """Publish the Pending state and join the parent's children."""
+        with self._lock:
+            self.join_family()
+            self.engine.broadcast.publish(self, None, self.state)
+
+    # What others may ask.
+
+    @property
+    def name(self) -> str:
+        """The run's name: from its template, else made up when first asked for."""
+        if self._name is None:
+            if self.definition.kind == "flow":
+                self._name = two_words()
+            else:
+                self._name = f"{self.definition.name}-{self.id.rpartition('-')[2]}"
+        return self._name
+
+    @name.setter
+    def name(self, name: str) -> None:
+        self._name = name
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The arguments by parameter name, defaults included."""
+        return self.definition.binder.parameters(self.args, self.kwargs)
+
+    def elapsed(self) -> float:
+        """Return for how many seconds the run has been, or was, running."""
+        if not self.attempt:
+            return 0.0
+        return (self.clock_ended or time.monotonic()) - self.clock_started
+
+    def hook_context(self) -> Context:
+        """Return a copy of the run's context for one hook."""
+        context = bound_context(self) if self.context is None else self.context.copy()
+        context.run(IN_HOOK.set, True)
+        return context
+
+    def subscribe_settled(self, wake: Wake) -> bool:
+        """Have *wake* called when the run and its hooks are done; False if they are."""
+        with self._lock:
+            if self.settled:
+                return False
+            if self.waiters is None:
+                self.waiters = []
+            self.waiters.append(wake)
+            return True
+
+    def unsubscribe_settled(self, wake: Wake) -> None:
+        """Forget a waiter that gave up."""
+        with self._lock:
+            if self.waiters is not None and wake in self.waiters:
+                self.waiters.remove(wake)
+
+    # The receive loop.
+
+    def receive(self, message: m.Message) -> None:
+        """Handle one message."""
+        kind = message.__class__
+        target = TRANSITIONS[self.state.type].get(kind, ILLEGAL)
+        if target is not ILLEGAL:
+            REACTIONS[kind](self, message)
+        elif isinstance(message, m.DeadlinePassed):
+            self._deadline(message)
+        elif kind is m.Terminate:
+            self._terminate()
+        # Anything else came too late, such as the result of an abandoned thread or a
+        # second request to stop: a terminal state absorbs, and so does CANCELLING.
+
+    def _started(self, _: m.Message) -> None:
+        self.attempt += 1
+        if self.attempt == 1:
+            self.clock_started = time.monotonic()
+            state = self._state(RUNNING, "Running")
+            self.started = state._time
+        else:
+            state = self._state(RUNNING, "Retrying")
+        self._enter(state)
+
+    def _retried(self, message: m.Retried) -> None:
+        self.attempt += 1
+        state = self._state(RUNNING, "Retrying", safe_text(message.error))
+        self._enter(state)
+
+    def _retry_scheduled(self, message: m.RetryScheduled) -> None:
+        state = self._state(SCHEDULED, "AwaitingRetry", message.state.message)
+        state.data = message.error
+        state._due = state._time + message.delay
+        self._enter(state)
+
+    def _returned(self, message: m.Returned) -> None:
+        self._enter(self._state(COMPLETED, "Completed", None, message.value))
+
+    def _concluded(self, message: m.Concluded) -> None:
+        given = message.state
+        self._enter(
+            self._state(given.type, given.name, given.message, given.data, given.cause)
+        )
+
+    def _raised(self, message: m.Raised) -> None:
+        self._enter(failed_state(self, message.error))
+
+    def _rejected(self, message: m.Rejected) -> None:
+        error = message.error
+        text = f"The arguments were refused: {safe_text(error)}"
+        self._enter(self._state(FAILED, "Failed", text, error, "arguments"))
+
+    def _upstream_failed(self, message: m.UpstreamFailed) -> None:
+        error = message.error
+        text = f"An upstream run did not complete: {safe_text(error)}"
+        self._enter(self._state(FAILED, "NotReady", text, error, "upstream"))
+
+    def _timed_out(self, message: m.TimedOut) -> None:
+        self._enter(timed_out_state(self, message.timeout))
+
+    def _cancel_requested(self, message: m.CancelRequested) -> None:
+        text = message.reason or ASKED_TO_STOP[message.cause]
+        self._enter(self._state(CANCELLING, "Cancelling", text, None, message.cause))
+        self.stop_children()
+        self._stop_body(m.STOPPED)
+
+    def _stopped(self, _: m.Message) -> None:
+        cancelling = self.state
+        text, cause = cancelling.message, cancelling.cause
+        error = CancelledRun(f"run {self.name!r} was cancelled: {text}", cause)
+        self._enter(self._state(CANCELLED, "Cancelled", text, error, cause))
+
+    def _lost(self, message: m.Lost) -> None:
+        state = self._state(CRASHED, "Crashed", message.text, message.error)
+        state.cause = message.cause
+        self._enter(state)
+
+    def _deadline(self, message: m.DeadlinePassed) -> None:
+        if self.state.type is RUNNING and message.attempt == self.attempt:
+            self.deadline_passed = True
+            self.stop_children()
+            self._stop_body(m.TimedOut(self.definition.options.timeout or 0.0))
+
+    def _terminate(self) -> None:
+        if not self.is_over:
+            self.is_terminated = True
+            for child in tuple(self.children or ()):
+                child.send(m.TERMINATE)
+            self._stop_body(m.terminated(None))
+
+    def _stop_body(self, verdict: m.Message) -> None:
+        """Interrupt the body, or go on without it where that cannot be done."""
+        dispatcher = self.dispatcher
+        if self.host is None or dispatcher is None:
+            self._conclude_now(verdict)  # it has not begun, or is over already
+        elif dispatcher.can_interrupt:
+            parent = self.parent
+            # In place, the body shares its parent's task: the parent's interruption
+            # goes through it, and a second one would be one too many.
+            shared = parent is not None and parent.host is self.host
+            if not (shared and self.state.cause == "parent"):
+                self.interrupts += 1
+                dispatcher.interrupt(self)
+        else:
+            self.interrupts += 1
+            self.engine.abandoned += 1
+            self._conclude_now(verdict)
+
+    def _conclude_now(self, verdict: m.Message) -> None:
+        if self.children:
+            self.verdict = verdict
+        else:
+            self.receive(verdict)
+
+    # Entering a state.
+
+    def _state(
+        self,
+        type: Any,
+        name: str,
+        message: str | None = None,
+        data: Any = None,
+        cause: str | None = None,
+    ) -> State[Any]:
+        now = time.time()
+        last = self.state._time
+        if now <= last:  # the clock stood still, or was set back
+            now = last + 1e-6
+        return State(type, name, message, data, cause, self.attempt, self.id, now)
+
+    def _enter(self, state: State[Any]) -> None:
+        previous = self.state
+        self.state = state
+        self.engine.broadcast.publish(self, previous, state)
+        if state.type in TERMINAL:
+            self._end()
+
+    def _end(self) -> None:
+        self.clock_ended = time.monotonic()
+        self.verdict = None
+        self.leave_family()
+        self.engine.run_ended(self)
+        if self.lane is None or self.lane.is_idle:
+            self.settle()
+
+    def settle(self) -> None:
+        """Let go of everybody who waits: the run is over and its hooks are done."""
+        self.settled = True
+        self.context = None
+        self.disown_failures()
+        waiters, self.waiters = self.waiters, None
+        for wake in waiters or ():
+            wake()
+
+
+def failed_state(run: RunActor, error: BaseException) -> State[Any]:
+    """Return the Failed state that *error* makes; not entered yet."""
+    text = f"{run.definition.kind.capitalize()} run encountered an exception: "
+    return run._state(FAILED, "Failed", text + safe_text(error), error)
+
+
+def timed_out_state(run: RunActor, timeout: float) -> State[Any]:
+    """Return the TimedOut state that a passed deadline makes; not entered yet."""
+    text = (
+        f"{run.definition.kind.capitalize()} run exceeded timeout of"
+        f" {timeout:g} second(s)"
+    )
+    return run._state(FAILED, "TimedOut", text, TimeoutError(text))
+
+
+ASKED_TO_STOP: Final = {
+    "user": "cancelled through its handle",
+    "host": "the task or scope that ran it was cancelled",
+    "parent": "its parent run stopped",
+    "sibling": "another run of the same fan-out failed",
+    "shutdown": "the engine is shutting down",
+}
+
+REACTIONS: Final[dict[type[m.Message], Callable[[RunActor, Any], None]]] = {
+    m.Started: RunActor._started,
+    m.Retried: RunActor._retried,
+    m.RetryScheduled: RunActor._retry_scheduled,
+    m.Returned: RunActor._returned,
+    m.Concluded: RunActor._concluded,
+    m.Raised: RunActor._raised,
+    m.Rejected: RunActor._rejected,
+    m.UpstreamFailed: RunActor._upstream_failed,
+    m.TimedOut: RunActor._timed_out,
+    m.CancelRequested: RunActor._cancel_requested,
+    m.Stopped: RunActor._stopped,
+    m.Lost: RunActor._lost,
+}
