@@ -1,0 +1,279 @@
+"""Hooks: what a user asks to be called when a run changes its state.
+
+A hook takes ``(flow, flow_run, state)`` or ``(task, task_run, state)`` and may be a
+function, an async function, a partial, a bound method or any callable object. Whatever
+awaitable it returns is awaited. What it returns otherwise, and whatever it raises,
+changes nothing about the run.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
+
+import attrs
+
+from engine.exceptions import HookDefinitionError
+from engine.states import (
+    CANCELLED,
+    CANCELLING,
+    COMPLETED,
+    CRASHED,
+    FAILED,
+    RUNNING,
+    SCHEDULED,
+    State,
+)
+
+if TYPE_CHECKING:
+    from engine.states import StateType
+
+HookKind = Literal[
+    "on_running",
+    "on_completion",
+    "on_failure",
+    "on_cancellation",
+    "on_crashed",
+    "on_retry",
+]
+KINDS: Final[tuple[HookKind, ...]] = get_args(HookKind)
+
+HookStatus = Literal["delivered", "failed", "timed_out", "undelivered"]
+
+ON_ENTERING: Final[dict[StateType, HookKind]] = {
+    RUNNING: "on_running",
+    COMPLETED: "on_completion",
+    FAILED: "on_failure",
+    CRASHED: "on_crashed",
+    CANCELLING: "on_cancellation",
+    SCHEDULED: "on_retry",
+}
+
+
+def kinds_due(previous: State[Any] | None, state: State[Any]) -> tuple[HookKind, ...]:
+    """Return the kinds of hook that a transition owes, in the order they run."""
+    if state.type is RUNNING and previous is not None and previous.type is RUNNING:
+        return ("on_retry", "on_running")
+    if state.type is CANCELLED:
+        # A run that was asked to stop owed its hook on entering CANCELLING; one that
+        # returned a cancelled state never was.
+        asked = previous is not None and previous.type is CANCELLING
+        return () if asked else ("on_cancellation",)
+    kind = ON_ENTERING.get(state.type)
+    return () if kind is None else (kind,)
+
+
+@attrs.frozen(kw_only=True)
+class HookOutcome:
+    """What became of one hook that a transition owed.
+
+    Attributes:
+        hook: The hook's name.
+        kind: The list it was registered in, or ``on_transition`` for an engine's own.
+        run_id: The run whose transition owed it.
+        sequence: The transition's number; with *run_id* and *hook* the delivery's key.
+        state: Name of the state that was entered.
+        status: ``delivered``, ``failed`` (it raised), ``timed_out``, or
+            ``undelivered`` (the engine shut down first).
+        seconds: How long all attempts took together.
+        attempts: How often it was called.
+        error: What it raised last, or None.
+    """
+
+    hook: str
+    kind: str
+    run_id: str
+    sequence: int
+    state: str
+    status: HookStatus
+    seconds: float = 0.0
+    attempts: int = 0
+    error: BaseException | None = None
+
+
+class Hook:
+    """A hook that needs more than the defaults.
+
+    Args:
+        fn: What to call.
+        timeout: Seconds one call may take; None takes the engine's ``hook_timeout``.
+        retries: How often a failed or timed-out call is repeated.
+        on_error: ``"log"`` records a failure and goes on. ``"fail_run"``, for
+            ``on_running`` and ``on_retry`` only, fails the run before its body starts;
+            a terminal state is never changed by a hook.
+
+    Raises:
+        HookDefinitionError: *fn* is not callable, or a generator function.
+        ValueError: *timeout*, *retries* or *on_error* is out of range.
+    """
+
+    __slots__ = ("fn", "is_async", "name", "on_error", "retries", "timeout")
+
+    def __init__(
+        self,
+        fn: Callable[..., Any],
+        *,
+        timeout: float | None = None,
+        retries: int = 0,
+        on_error: Literal["log", "fail_run"] = "log",
+    ) -> None:
+        self.fn = fn
+        self.name = name_of(fn)
+        self.is_async = is_async_callable(fn)
+        self.timeout = timeout
+        self.retries = retries
+        self.on_error = on_error
+        if timeout is not None and not (timeout > 0 and math.isfinite(timeout)):
+            msg = f"timeout must be a number of seconds > 0, got {timeout!r}"
+            raise ValueError(f"{msg} (hook {self.name!r})")
+        if retries < 0:
+            raise ValueError(
+                f"retries must be >= 0, got {retries} (hook {self.name!r})"
+            )
+        if on_error not in ("log", "fail_run"):
+            msg = f"on_error must be 'log' or 'fail_run', got {on_error!r}"
+            raise ValueError(f"{msg} (hook {self.name!r})")
+
+    def __repr__(self) -> str:
+        return f"Hook({self.name})"
+
+
+class Hooks:
+    """The hooks of one flow or task, by kind, in the order of registration."""
+
+    __slots__ = ("by_kind", "owner")
+
+    def __init__(self, owner: Literal["flow", "task"]) -> None:
+        self.owner = owner
+        self.by_kind: dict[str, tuple[Hook, ...]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self.by_kind)
+
+    def add(self, kind: HookKind, fn: Callable[..., Any] | Hook) -> None:
+        """Append a hook, after checking that it can be called as one.
+
+        Raises:
+            HookDefinitionError: It is not callable, takes other arguments, or is a
+                generator function.
+        """
+        hook = fn if isinstance(fn, Hook) else Hook(self._callable(kind, fn))
+        self._check(kind, hook)
+        # A new tuple, because a run may be walking the old one in another thread.
+        self.by_kind[kind] = (*self.by_kind.get(kind, ()), hook)
+
+    def replace(self, kind: HookKind, hooks: Iterable[Any]) -> None:
+        """Put *hooks* in place of the kind's list; an empty one clears it."""
+        if isinstance(hooks, str) or not isinstance(hooks, Iterable):
+            raise HookDefinitionError(
+                safe_name(hooks),
+                kind,
+                f"it takes a list of hooks, got {type(hooks).__name__}",
+                self._form(kind),
+            )
+        given = list(hooks)
+        self.by_kind.pop(kind, None)
+        for hook in given:
+            self.add(kind, hook)
+
+    def copy(self) -> Hooks:
+        """Return hooks that can be changed without changing these."""
+        copy = Hooks(self.owner)
+        copy.by_kind = dict(self.by_kind)
+        return copy
+
+    def due(
+        self, previous: State[Any] | None, state: State[Any]
+    ) -> Iterator[tuple[HookKind, Hook]]:
+        """Yield what a transition owes, in the order it has to run."""
+        for kind in kinds_due(previous, state):
+            for hook in self.by_kind.get(kind, ()):
+                yield kind, hook
+
+    def _callable(self, kind: str, fn: Any) -> Callable[..., Any]:
+        if callable(fn):
+            return fn  # type: ignore[no-any-return]
+        problem = f"it is {_article(type(fn).__name__)}, not a callable"
+        raise HookDefinitionError(safe_name(fn), kind, problem, self._form(kind))
+
+    def _check(self, kind: HookKind, hook: Hook) -> None:
+        problem = signature_problem(hook.fn, 3)
+        if problem is None and hook.on_error == "fail_run":
+            if kind not in ("on_running", "on_retry"):
+                problem = "on_error='fail_run' is for on_running and on_retry only"
+        if problem is not None:
+            raise HookDefinitionError(hook.name, kind, problem, self._form(kind))
+
+    def _form(self, kind: str) -> str:
+        owner = self.owner
+        return (
+            f"A hook looks like this:\n\n"
+            f"def hook({owner}, {owner}_run, state): ...\n\n"
+            f"@{owner}({kind}=[hook])\ndef my_{owner}(): ..."
+        )
+
+
+def transition_hook(fn: Any) -> Hook:
+    """Check a hook that is called with every transition of an engine.
+
+    Raises:
+        HookDefinitionError: It is not callable with one argument.
+    """
+    form = "A hook looks like this:\n\ndef hook(transition): ..."
+    problem = None
+    if not isinstance(fn, Hook) and not callable(fn):
+        problem = f"it is {_article(type(fn).__name__)}, not a callable"
+    if problem is None:
+        hook = fn if isinstance(fn, Hook) else Hook(fn)
+        problem = signature_problem(hook.fn, 1)
+        if problem is None:
+            return hook
+    raise HookDefinitionError(safe_name(fn), "on_transition", problem, form)
+
+
+def name_of(fn: Any) -> str:
+    """Return what to call *fn* in logs and outcomes."""
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    return getattr(fn, "__name__", None) or type(fn).__name__
+
+
+def safe_name(value: Any) -> str:
+    """Return a short name for something that may be no callable at all."""
+    return name_of(value) if callable(value) else repr(value)[:80]
+
+
+def is_async_callable(fn: Any) -> bool:
+    """Whether calling *fn* gives a coroutine, seen through partials and objects."""
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    if inspect.iscoroutinefunction(fn):
+        return True
+    call = getattr(type(fn), "__call__", None)
+    return inspect.iscoroutinefunction(call)
+
+
+def signature_problem(fn: Any, arguments: int) -> str | None:
+    """Say why *fn* cannot be called with so many positional arguments, or None."""
+    inner = fn
+    while isinstance(inner, functools.partial):
+        inner = inner.func
+    call = inner if inspect.isroutine(inner) else getattr(inner, "__call__", inner)
+    if inspect.isasyncgenfunction(call) or inspect.isgeneratorfunction(call):
+        return "it is a generator function, whose body would never run"
+    try:
+        signature = inspect.signature(fn)
+    except (TypeError, ValueError):
+        return None  # some builtins have none; they are checked by being called
+    try:
+        signature.bind(*range(arguments))
+    except TypeError as error:
+        return f"it is called with {arguments} positional arguments, but {error}"
+    return None
+
+
+def _article(noun: str) -> str:
+    return f"an {noun}" if noun[:1].lower() in "aeiou" else f"a {noun}"
