@@ -1,0 +1,277 @@
+"""The guard around a body: drives one run from Pending to its end.
+
+`perform` is the one implementation for sync and async, tasks of a loop and threads. It
+waits only through its dispatcher, so on a thread it never suspends.
+
+Everything an attempt waits for (its delay, its upstreams, its on_running hooks, the
+body itself, the children it left behind) happens between ``enter`` and ``leave``, where
+a cancellation reaches it and is told apart: asked for through the run, by its deadline,
+by its host, or by nobody.
+"""
+
+from __future__ import annotations
+
+import inspect
+from contextvars import copy_context
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from engine.actors import messages as m
+from engine.actors.run import failed_state, timed_out_state
+from engine.actors.supervisor import Asked, Exit, ExitKind
+from engine.context import bind, unbind
+from engine.exceptions import UpstreamNotCompleted
+from engine.runs import view
+from engine.states import (
+    FAILED,
+    RUNNING,
+    State,
+    aggregate,
+    is_states,
+    safe_text,
+)
+from engine.upstream import ATOMS, Judge, Resolve, Search
+
+if TYPE_CHECKING:
+    from engine.actors.run import RunActor
+    from engine.dispatch.base import Dispatcher
+
+log = structlog.get_logger("engine")
+
+Carry = BaseException | None
+"""What the host has to see in spite of how the run ends: a cancellation of its own, or
+an exception such as `SystemExit`."""
+
+
+async def perform(run: RunActor, on: Dispatcher) -> Carry:
+    """Drive *run* to the end of its body; its children may take a little longer."""
+    if not run.state.is_pending():
+        return None  # cancelled before it began
+    binding = bind(run)
+    run.dispatcher = on
+    has_hooks = run.definition.hooks.by_kind or run.engine.broadcast.owes_always
+    if has_hooks:
+        run.context = copy_context()
+    try:
+        verdict, carry = await guard(run, on)
+    except BaseException as error:
+        # An error of our own, not of the body: it must not leave the run alive.
+        verdict, carry = m.Lost("engine", safe_text(error), error), error
+    if has_hooks:
+        run.context = copy_context()  # so that hooks see what the body has set
+    unbind(binding)
+    run.conclude(verdict)
+    return carry
+
+
+async def guard(run: RunActor, on: Dispatcher) -> tuple[m.Message, Carry]:
+    """Make attempts until there is a verdict to end with."""
+    failed: m.Message | None = None
+    while True:
+        verdict: m.Message = m.STOPPED
+        error: BaseException | None = None
+        carry: Carry = None
+        on.enter(run)
+        try:
+            if failed is None:
+                verdict = await attempt(run, on)
+            else:
+                verdict = await retry(run, on, failed)
+        except BaseException as caught:
+            error = caught
+        error = on.leave(run, error)
+        if error is not None or run.state.type is not RUNNING or run.deadline_passed:
+            verdict, carry = await examine(run, on, error)
+        if carry is not None or verdict is failed or not is_retriable(run, verdict):
+            return verdict, carry
+        failed = verdict
+
+
+async def attempt(run: RunActor, on: Dispatcher) -> m.Message:
+    """Try the body once; return the verdict of a body that returned."""
+    definition = run.definition
+    if run.is_prepared is False:
+        await prepare(run, on)
+    if run.engine.broadcast.blocking:
+        await wait_for_room(run, on)
+    if run.state.type is not RUNNING:
+        run.send(m.STARTED)
+    timeout = definition.options.timeout
+    stop_timer = None if timeout is None else start_timer(run, on, timeout)
+    try:
+        if run.lane is not None:
+            await wait_for_hooks(run, on)
+        if run.state.type is not RUNNING:
+            return m.STOPPED  # another thread stopped it meanwhile
+        value = definition.fn(*run.args, **run.kwargs)
+        if definition.is_async:
+            value = await value
+        if value.__class__ in ATOMS and not run.children:
+            return m.Returned(value)
+        return await judge(run, on, value)
+    finally:
+        if stop_timer is not None:
+            stop_timer()
+
+
+def start_timer(run: RunActor, on: Dispatcher, timeout: float) -> Any:
+    """Have the run told when this attempt's time is up; return what stops that."""
+    run.deadline_passed = False
+    return on.call_later(run, timeout, partial(run.send, m.DeadlinePassed(run.attempt)))
+
+
+async def examine(
+    run: RunActor, on: Dispatcher, error: BaseException | None
+) -> tuple[m.Message, Carry]:
+    """Find out how an attempt ended that did not just return."""
+    if run.interrupts and not isinstance(error, GeneratorExit):
+        await on.withdraw(run)
+    if error is not None:
+        trim_traceback(error)
+    if run.is_over:
+        # The body of an abandoned thread has come back; nobody waits for it any more,
+        # but an interrupt of the process must not get lost with it.
+        return m.STOPPED, None if isinstance(error, Exception) else error
+    exit = Exit(run, error, on.is_cancelled(run, error))
+    by_host = exit.asked is Asked.HOST or on.is_cancelled(run, error)
+    if by_host or exit.kind in (ExitKind.DIED, ExitKind.CLOSED):
+        return exit.verdict, error
+    return exit.verdict, None
+
+
+def is_retriable(run: RunActor, verdict: m.Message) -> bool:
+    """Whether the options leave another attempt after *verdict*."""
+    if run.attempt > run.definition.options.retries or run.attempt == 0:
+        return False
+    if isinstance(verdict, m.Concluded):
+        return verdict.state.type is FAILED
+    return isinstance(verdict, m.Raised | m.TimedOut)
+
+
+async def retry(run: RunActor, on: Dispatcher, failed: m.Message) -> m.Message:
+    """Wait for the next attempt and make it, or return *failed* if there is none."""
+    options = run.definition.options
+    run.deadline_passed = False
+    state = state_of(run, failed)
+    if not await wants_retry(run, state):
+        return failed
+    run.stop_children()
+    await on.wait(run.subscribe_childless)
+    delay = options.retry_delay(run.attempt)
+    error = state.data
+    if delay:
+        run.send(m.RetryScheduled(error, delay, state))
+        await on.sleep(run, delay)
+    else:
+        run.send(m.Retried(error))
+    return await attempt(run, on)
+
+
+async def wants_retry(run: RunActor, state: State[Any]) -> bool:
+    """Ask the user's condition, if there is one."""
+    condition = run.definition.options.condition
+    if condition is None:
+        return True
+    try:
+        answer = condition(run.definition, view(run), state)
+        if inspect.isawaitable(answer):
+            answer = await answer
+    except Exception as error:
+        log.error("retry_condition_failed", run_id=run.id, error=safe_text(error))
+        return False
+    return bool(answer)
+
+
+def state_of(run: RunActor, failed: m.Message) -> State[Any]:
+    """Return the state that a failure would end in, were there no retry."""
+    if isinstance(failed, m.Concluded):
+        return failed.state
+    if isinstance(failed, m.TimedOut):
+        return timed_out_state(run, failed.timeout)
+    assert isinstance(failed, m.Raised)
+    return failed_state(run, failed.error)
+
+
+async def prepare(run: RunActor, on: Dispatcher) -> None:
+    """Make the arguments ready: upstreams awaited, resolved, validated; then the name.
+
+    A refusal ends the run here, straight from Pending.
+    """
+    run.is_prepared = True
+    binder = run.definition.binder
+    if run.upstreams is not None:
+        handles, awaited = run.upstreams
+        for handle in handles:
+            await on.wait(handle._actor.subscribe_settled)
+        run.upstreams = None
+        try:
+            run.args, run.kwargs, _ = Resolve().walk((run.args, run.kwargs, awaited))
+        except UpstreamNotCompleted as error:
+            run.send(m.UpstreamFailed(error))
+            return
+    try:
+        run.args, run.kwargs = binder.validate(run.args, run.kwargs)
+        run.name = run.definition.run_name(run) or run.name
+    except Exception as error:
+        run.send(m.Rejected(error))
+
+
+async def wait_for_room(run: RunActor, on: Dispatcher) -> None:
+    """Wait until no subscriber that must lose nothing is behind."""
+    for buffer in run.engine.broadcast.blocking:
+        await on.wait(buffer.await_room)
+
+
+async def wait_for_hooks(run: RunActor, on: Dispatcher) -> None:
+    """Wait until the hooks owed so far are done; raise if one of them fails the run."""
+    lane = run.lane
+    assert lane is not None
+    await on.wait_for_lane(lane)
+    if lane.veto is not None:
+        veto, lane.veto = lane.veto, None
+        raise veto
+
+
+async def judge(run: RunActor, on: Dispatcher, value: Any) -> m.Message:
+    """Decide how a body ends that returned *value*, after its children."""
+    value = await collect(run, value)
+    if run.definition.kind == "flow":
+        search = Search()
+        search.walk(value)
+        for handle in search.handles:
+            await on.wait(handle._actor.subscribe_settled)
+        if not search.is_plain:
+            value = Judge().walk(value)
+    if run.children:
+        await on.wait(run.subscribe_childless)
+    if isinstance(value, State):
+        if value.run_id is None and value.is_final():
+            return m.Concluded(value)
+        judged = aggregate((value,), value.data if value.is_completed() else value)
+        return m.Concluded(judged)
+    if is_states(value):
+        return m.Concluded(aggregate(value, value))
+    return m.Returned(value)
+
+
+async def collect(run: RunActor, value: Any) -> Any:
+    """Return the items of a generator that the body returned, else *value* itself."""
+    if inspect.isgenerator(value):
+        return list(value)
+    if inspect.isasyncgen(value) and run.definition.is_async:
+        return [item async for item in value]
+    return value
+
+
+def trim_traceback(error: BaseException) -> None:
+    """Drop this library's own frames from the top of a traceback.
+
+    They would bury the user's, and refer to the run, which the exception outlives.
+    """
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_frame.f_globals is globals():
+        traceback = traceback.tb_next
+    # Not by assignment, which an exception class may refuse.
+    BaseException.with_traceback(error, traceback)

@@ -1,0 +1,212 @@
+"""Dispatching on the calling thread: nothing suspends, waits block.
+
+A sync flow or task is driven by one ``send(None)`` in the thread that called it, so
+signals, debuggers and thread-bound clients work, and no loop and no thread is needed.
+What really needs a loop (an async hook, a deadline, an async child) is given to the
+engine's loop for the run, which may be one in the background.
+"""
+
+from __future__ import annotations
+
+import inspect
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+from engine.exceptions import HookTimeout
+
+if TYPE_CHECKING:
+    from engine.actors.hook import Lane
+    from engine.actors.run import RunActor
+    from engine.dispatch.base import Subscribe, Wake
+    from engine.dispatch.loop import HookCaller
+    from engine.executors.thread import ThreadPool
+    from engine.hooks import Hook
+
+
+class CallerDispatcher:
+    """Drives runs on whichever thread calls `drive`.
+
+    Attributes:
+        in_place: Whether sync hooks are called in the driving thread itself, which is
+            the user's. Else they get a thread of their own, where a hang can be left
+            behind.
+    """
+
+    can_interrupt = False
+
+    def __init__(
+        self,
+        loop_of: Callable[[RunActor], Any],
+        threads: ThreadPool,
+        hook_threads: ThreadPool,
+        *,
+        in_place: bool,
+    ) -> None:
+        self._loop_of = loop_of
+        self._threads = threads
+        self._hook_threads = hook_threads
+        self.in_place = in_place
+
+    def is_current(self) -> bool:
+        """Any thread will do."""
+        return True
+
+    def enter(self, run: RunActor) -> None:
+        """Note that the body begins."""
+        run.host = True
+        run.driver = threading.get_ident()
+
+    def leave(self, run: RunActor, error: BaseException | None) -> BaseException | None:
+        """Note that the body is over, maybe long after its run was given up."""
+        with run.engine.lock:
+            run.host = None
+            if run.interrupts:
+                run.interrupts = 0
+                run.engine.abandoned -= 1
+        return error
+
+    async def withdraw(self, run: RunActor) -> None:
+        """Nothing to take back: a thread cannot be interrupted."""
+
+    def is_cancelled(self, run: RunActor, error: BaseException | None) -> bool:
+        """A thread is never cancelled from outside."""
+        return False
+
+    def interrupt(self, run: RunActor) -> None:
+        """Never asked for: see `can_interrupt`."""
+        raise AssertionError("a thread cannot be interrupted")
+
+    async def wait(
+        self, subscribe: Subscribe, unsubscribe: Callable[[Wake], None] | None = None
+    ) -> None:
+        """Block until what was subscribed to happens."""
+        event = threading.Event()
+        if not subscribe(event.set):
+            return
+        try:
+            with self._threads.lend_place():
+                event.wait()
+        except BaseException:
+            if unsubscribe is not None:
+                unsubscribe(event.set)
+            raise
+
+    async def wait_shielded(self, subscribe: Subscribe) -> BaseException | None:
+        """Wait like `wait`, through Ctrl-C; return the interrupt if there was one."""
+        event = threading.Event()
+        interrupt: BaseException | None = None
+        if not subscribe(event.set):
+            return None
+        while not event.is_set():
+            try:
+                with self._threads.lend_place():
+                    event.wait()
+            except KeyboardInterrupt as error:
+                if interrupt is not None:
+                    raise  # asked for twice: somebody means it
+                interrupt = error
+        return interrupt
+
+    async def wait_for_lane(self, lane: Lane) -> None:
+        """Serve the run's owed hooks in this thread, or wait for who does."""
+        hooks = lane.run.engine.hooks
+        if hooks.claim(lane):
+            await hooks.serve(lane, self)
+        await self.wait(lane.subscribe_idle)
+
+    async def wait_within(self, subscribe: Subscribe, seconds: float) -> bool:
+        """Wait like `wait`, for a time; whether it happened."""
+        event = threading.Event()
+        if not subscribe(event.set):
+            return True
+        with self._threads.lend_place():
+            return event.wait(seconds)
+
+    async def sleep(self, run: RunActor, seconds: float) -> None:
+        """Block for a time, or until *run* is over."""
+        event = threading.Event()
+        if run.subscribe_settled(event.set):
+            try:
+                with self._threads.lend_place():
+                    event.wait(seconds)
+            finally:
+                run.unsubscribe_settled(event.set)
+
+    def call_later(
+        self, run: RunActor, seconds: float, call: Callable[[], None]
+    ) -> Callable[[], None]:
+        """Have *call* called after a time by the run's loop."""
+        cancel: Callable[[], None] = self._loop_of(run).call_later(run, seconds, call)
+        return cancel
+
+    def shield(self) -> AbstractContextManager[Any]:
+        """Nothing to keep off: a thread is not cancelled."""
+        return nullcontext()
+
+    async def call_hook(
+        self, run: RunActor, hook: Hook, args: tuple[Any, ...], timeout: float
+    ) -> None:
+        """Call a hook in a copy of the context of *run* and await what it returns.
+
+        An async hook runs on the run's loop. A sync one that hangs in the user's own
+        thread cannot be left behind: it has timed out when it comes back too late.
+
+        Raises:
+            HookTimeout: It did not end in time.
+        """
+        context = run.hook_context()
+        if self.in_place or hook.is_async:
+            began = time.monotonic()
+            result = context.run(hook.fn, *args)
+            if time.monotonic() - began > timeout:
+                raise HookTimeout(hook.name, timeout)
+        else:
+            result = await self._call_in_thread(
+                hook, timeout, context.run, hook.fn, *args
+            )
+        if inspect.isawaitable(result):
+            loop: HookCaller = self._loop_of(run)
+            await self._await_on(loop, loop.await_hook(context, hook, result, timeout))
+
+    async def _call_in_thread(
+        self, hook: Hook, timeout: float, fn: Callable[..., Any], *args: Any
+    ) -> Any:
+        job = self._hook_threads.start(fn, *args)
+        event = threading.Event()
+        if job.subscribe(event.set):
+            with self._threads.lend_place():
+                event.wait(timeout)
+        if not job.is_done and job.abandon():
+            raise HookTimeout(hook.name, timeout)
+        return job.result()
+
+    async def _await_on(self, loop: Any, coroutine: Coroutine[Any, Any, None]) -> None:
+        event = threading.Event()
+        errors: list[BaseException] = []
+
+        async def report() -> None:
+            try:
+                await coroutine
+            except BaseException as error:
+                errors.append(error)
+            finally:
+                event.set()
+
+        loop.spawn_service(report)
+        with self._threads.lend_place():
+            event.wait()
+        if errors:
+            raise errors[0]
+
+
+def drive(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Run a coroutine that never suspends, and return its result."""
+    try:
+        coroutine.send(None)
+    except StopIteration as stop:
+        return stop.value
+    coroutine.close()
+    raise AssertionError("a coroutine suspended on the calling thread")

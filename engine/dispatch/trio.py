@@ -1,0 +1,173 @@
+"""Dispatching on a trio event loop."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
+from contextvars import copy_context
+from functools import partial
+from threading import get_ident
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from engine.dispatch.loop import HookCaller
+
+if TYPE_CHECKING:
+    from engine.actors.run import RunActor
+    from engine.dispatch.base import Subscribe, Wake
+    from engine.executors.thread import ThreadPool
+
+
+class TrioWaiter:
+    """Waits on the trio loop of the thread that made it."""
+
+    def __init__(self) -> None:
+        self._token = trio.lowlevel.current_trio_token()
+        self.thread_id = get_ident()
+
+    async def wait(
+        self, subscribe: Subscribe, unsubscribe: Callable[[Wake], None] | None = None
+    ) -> None:
+        """Wait until what was subscribed to happens."""
+        event = trio.Event()
+        wake = partial(self._wake, event)
+        if not subscribe(wake):
+            return
+        try:
+            await event.wait()
+        except BaseException:
+            if unsubscribe is not None:
+                unsubscribe(wake)
+            raise
+
+    async def wait_shielded(self, subscribe: Subscribe) -> BaseException | None:
+        """Wait like `wait`, through cancellations, which the next checkpoint raises."""
+        with trio.CancelScope(shield=True):
+            await self.wait(subscribe)
+        return None
+
+    def _wake(self, event: trio.Event) -> None:
+        if get_ident() == self.thread_id:
+            event.set()
+        else:
+            self.call_soon(event.set)
+
+    def call_soon(self, call: Callable[..., Any], *args: Any) -> None:
+        """Have *call* called on the loop, from any thread."""
+        with suppress(trio.RunFinishedError):  # nobody waits there any more
+            self._token.run_sync_soon(call, *args)
+
+
+class TrioDispatcher(TrioWaiter, HookCaller):
+    """Drives runs as tasks in one trio nursery, each body in a cancel scope."""
+
+    backend = "trio"
+    can_interrupt = True
+
+    def __init__(self, hook_threads: ThreadPool, nursery: trio.Nursery) -> None:
+        TrioWaiter.__init__(self)
+        HookCaller.__init__(self, hook_threads)
+        self._nursery = nursery
+
+    def is_current(self) -> bool:
+        """Whether the caller runs on this loop."""
+        if get_ident() != self.thread_id or not trio.lowlevel.in_trio_run():
+            return False
+        return trio.lowlevel.current_trio_token() is self._token
+
+    def spawn(
+        self, perform: Callable[..., Coroutine[Any, Any, Any]], *args: Any
+    ) -> None:
+        """Start a task for ``perform(*args)`` in the caller's context, from any thread."""
+        if get_ident() == self.thread_id:
+            self._nursery.start_soon(perform, *args)
+        else:
+            context = copy_context()
+            self.call_soon(context.run, self._nursery.start_soon, perform, *args)
+
+    spawn_service = spawn
+
+    def enter(self, run: RunActor) -> None:
+        """Make *run* interruptible: its body begins in a cancel scope."""
+        run.host = scope = trio.CancelScope()
+        scope.__enter__()
+
+    def leave(self, run: RunActor, error: BaseException | None) -> BaseException | None:
+        """End what `enter` began; return what is left of the body's *error*."""
+        scope, run.host = run.host, None
+        try:
+            swallowed = scope.__exit__(
+                type(error), error, error and error.__traceback__
+            )
+        except BaseException as rest:
+            # What remains of a group after our own cancellation was taken out of it.
+            return rest
+        return None if swallowed else error
+
+    async def withdraw(self, run: RunActor) -> None:
+        """Nothing to take back: a scope's cancellation ends with the scope."""
+        run.interrupts = 0
+
+    def is_cancelled(self, run: RunActor, error: BaseException | None) -> bool:
+        """Whether somebody else cancels a scope that *run* is driven in."""
+        if isinstance(error, trio.Cancelled):
+            return trio.current_effective_deadline() == -float("inf")
+        if isinstance(error, BaseExceptionGroup):
+            return error.subgroup(trio.Cancelled) is not None
+        return False
+
+    def interrupt(self, run: RunActor) -> None:
+        """Stop the body of *run*, from any thread."""
+        if get_ident() == self.thread_id:
+            run.host.cancel()
+        else:
+            self.call_soon(run.host.cancel)
+
+    async def sleep(self, run: RunActor, seconds: float) -> None:
+        """Wait for a time."""
+        await trio.sleep(seconds)
+
+    def call_later(
+        self, run: RunActor, seconds: float, call: Callable[[], None]
+    ) -> Callable[[], None]:
+        """Have *call* called after a time, from any thread; return what cancels that."""
+        scope = trio.CancelScope()
+
+        async def timer() -> None:
+            with scope:
+                await trio.sleep(seconds)
+                call()
+
+        self.spawn_service(timer)
+        if get_ident() == self.thread_id:
+            return scope.cancel
+        return partial(self.call_soon, scope.cancel)
+
+
+@asynccontextmanager
+async def open_dispatcher(hook_threads: ThreadPool) -> AsyncIterator[TrioDispatcher]:
+    """Give a dispatcher whose tasks end before the block does.
+
+    A cancellation of the block does not reach them: whoever opened it tells the runs
+    first, so that they end as cancelled by the one who asked.
+    """
+    ready, over = trio.Event(), trio.Event()
+    dispatchers: list[TrioDispatcher] = []
+
+    async def keep() -> None:
+        with trio.CancelScope(shield=True):
+            async with trio.open_nursery() as nursery:
+                dispatchers.append(TrioDispatcher(hook_threads, nursery))
+                ready.set()
+                await over.wait()
+                nursery.cancel_scope.cancel()
+
+    async with trio.open_nursery() as outer:
+        outer.start_soon(keep)
+        with trio.CancelScope(shield=True):
+            await ready.wait()
+        try:
+            yield dispatchers[0]
+        finally:
+            over.set()

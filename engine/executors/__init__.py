@@ -1,0 +1,1 @@
+"""Where a body runs: on a loop, in a thread, …"""

@@ -1,0 +1,202 @@
+"""Daemon threads for sync bodies and sync hooks.
+
+Not anyio's worker threads: on asyncio those are not daemons, so that one hung call
+holds up the exit of the whole process.
+
+A thread that waits for another run, such as a sync flow for the sync tasks it
+submitted, lends its place to a further thread while it waits; otherwise parents that
+fill the pool would wait for ever for children that never get a thread. (The same idea
+as ``ManagedBlocker`` of Java's fork-join pool.)
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from queue import SimpleQueue
+from typing import Any
+
+Wake = Callable[[], None]
+
+_current = threading.local()
+
+
+class Job:
+    """One call in a thread: its result, and a way to wait for it."""
+
+    __slots__ = (
+        "_args",
+        "_error",
+        "_fn",
+        "_lock",
+        "_pool",
+        "_state",
+        "_value",
+        "_wake",
+    )
+
+    def __init__(self, pool: ThreadPool, fn: Callable[..., Any], args: Any) -> None:
+        self._pool = pool
+        self._fn = fn
+        self._args = args
+        self._lock = threading.Lock()
+        self._state = "waiting"
+        self._wake: Wake | None = None
+        self._value: Any = None
+        self._error: BaseException | None = None
+
+    def __call__(self) -> None:
+        """Make the call; by the pool's thread."""
+        try:
+            self._value = self._fn(*self._args)
+        except BaseException as error:
+            self._error = error
+        with self._lock:
+            was_abandoned = self._state == "abandoned"
+            self._state = "done"
+            wake, self._wake = self._wake, None
+        if was_abandoned:
+            self._pool.returned()
+        elif wake is not None:
+            wake()
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the call has returned."""
+        return self._state == "done"
+
+    def subscribe(self, wake: Wake) -> bool:
+        """Have *wake* called when the call has returned; False if it has."""
+        with self._lock:
+            if self._state == "done":
+                return False
+            self._wake = wake
+            return True
+
+    def abandon(self) -> bool:
+        """Wait no more for a call that hangs; False if it has just returned."""
+        with self._lock:
+            if self._state == "done":
+                return False
+            self._state = "abandoned"
+        self._pool.lost()
+        return True
+
+    def result(self) -> Any:
+        """Return what the call returned, or raise what it raised."""
+        if self._error is not None:
+            try:
+                raise self._error
+            finally:
+                del self
+        return self._value
+
+
+class ThreadPool:
+    """Threads that are started when needed and kept until the engine closes.
+
+    Attributes:
+        abandoned: Threads whose call hangs and is waited for no more.
+    """
+
+    def __init__(self, name: str, limit: int) -> None:
+        self._name = name
+        self._limit = limit
+        self._lock = threading.Lock()
+        self._backlog: deque[Callable[[], None]] = deque()
+        self._bell: SimpleQueue[None] = SimpleQueue()
+        self._idle = 0
+        self._live = 0
+        self._away = 0
+        self._closing = False
+        self.abandoned = 0
+
+    def start(self, fn: Callable[..., Any], *args: Any) -> Job:
+        """Call ``fn(*args)`` in a thread; return what to wait for."""
+        job = Job(self, fn, args)
+        self.submit(job)
+        return job
+
+    def submit(self, call: Callable[[], None]) -> None:
+        """Have *call*, which must not raise, called in a thread."""
+        with self._lock:
+            self._backlog.append(call)
+            needs_thread = self._claim_thread()
+        if needs_thread:
+            self._start_thread()
+
+    @contextmanager
+    def lend_place(self) -> Iterator[None]:
+        """Let another thread take this one's place while it waits."""
+        if getattr(_current, "pool", None) is not self:
+            yield
+            return
+        self._leave()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._away -= 1
+
+    def lost(self) -> None:
+        """Note that a thread's call hangs: others may take its place."""
+        with self._lock:
+            self.abandoned += 1
+        self._leave()
+
+    def returned(self) -> None:
+        """Note that a hanging call has returned after all."""
+        with self._lock:
+            self.abandoned -= 1
+            self._away -= 1
+
+    def close(self) -> None:
+        """Let threads end when they have nothing to do; does not wait for them."""
+        with self._lock:
+            self._closing = True
+            idle, self._idle = self._idle, 0
+        for _ in range(idle):
+            self._bell.put(None)
+
+    @property
+    def threads(self) -> int:
+        """How many threads there are."""
+        return self._live
+
+    def _leave(self) -> None:
+        with self._lock:
+            self._away += 1
+            needs_thread = bool(self._backlog) and self._claim_thread()
+        if needs_thread:
+            self._start_thread()
+
+    def _claim_thread(self) -> bool:
+        if self._idle:
+            self._idle -= 1
+            self._bell.put(None)
+            return False
+        if self._live - self._away < self._limit:
+            self._live += 1
+            return True
+        return False
+
+    def _start_thread(self) -> None:
+        threading.Thread(target=self._work, name=self._name, daemon=True).start()
+
+    def _work(self) -> None:
+        _current.pool = self
+        while True:
+            with self._lock:
+                call = self._backlog.popleft() if self._backlog else None
+                if call is None and self._closing:
+                    self._live -= 1
+                    return
+                if call is None:
+                    self._idle += 1
+            if call is None:
+                self._bell.get()
+            else:
+                call()
+                del call
