@@ -1,0 +1,114 @@
+"""Binding of call arguments to parameters.
+
+The full `inspect.Signature.bind` costs as much as the rest of a run, so the common call
+(positional arguments, of a fitting number) is only counted, and names are looked up
+when somebody asks for them.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from engine.exceptions import MissingExtraError, ParameterTypeError
+
+POSITIONAL = (
+    inspect.Parameter.POSITIONAL_ONLY,
+    inspect.Parameter.POSITIONAL_OR_KEYWORD,
+)
+
+Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+class Binder:
+    """Knows the parameters of one function."""
+
+    __slots__ = ("extra", "fn", "least", "most", "names", "signature", "validator")
+
+    def __init__(self, fn: Callable[..., Any], *, validate: bool = False) -> None:
+        self.fn = fn
+        self.signature = inspect.signature(fn)
+        parameters = self.signature.parameters.values()
+        self.names = tuple(self.signature.parameters)
+        self.extra = any(p.kind is p.VAR_KEYWORD for p in parameters)
+        positional = [p for p in parameters if p.kind in POSITIONAL]
+        self.least = sum(p.default is p.empty for p in positional)
+        self.most: float = len(positional)
+        if any(p.kind is p.VAR_POSITIONAL for p in parameters):
+            self.most = float("inf")
+        if any(p.kind is p.KEYWORD_ONLY and p.default is p.empty for p in parameters):
+            self.most = -1  # no call without keywords can fit
+        self.validator = make_validator(fn) if validate else None
+
+    def check(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Raise the TypeError that calling the function would raise, if any."""
+        if kwargs or not self.least <= len(args) <= self.most:
+            self._bind(args, kwargs)
+
+    def validate(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
+        """Return the arguments as the annotations want them.
+
+        Raises:
+            ParameterTypeError: They cannot be made to fit.
+        """
+        if self.validator is None:
+            return args, kwargs
+        bound = self._bind(args, kwargs)
+        bound.apply_defaults()
+        return self.validator(*bound.args, **bound.kwargs)
+
+    def parameters(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Return every parameter with its value, defaults included."""
+        try:
+            bound = self.signature.bind(*args, **kwargs)
+        except TypeError:
+            bound = self.signature.bind_partial()  # the run failed for just this
+        bound.apply_defaults()
+        return dict(bound.arguments)
+
+    def _bind(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> inspect.BoundArguments:
+        try:
+            return self.signature.bind(*args, **kwargs)
+        except TypeError as error:
+            name = getattr(self.fn, "__name__", type(self.fn).__name__)
+            raise TypeError(f"{name}() {error}") from None
+
+
+def make_validator(fn: Callable[..., Any]) -> Callable[..., Arguments]:
+    """Make a function that coerces arguments to the annotations of *fn*.
+
+    Raises:
+        MissingExtraError: pydantic is not installed.
+    """
+    try:
+        from pydantic import ConfigDict, ValidationError, validate_call
+    except ImportError:
+        raise MissingExtraError("validate_parameters=True", "validate") from None
+
+    def collect(*args: Any, **kwargs: Any) -> Arguments:
+        return args, kwargs
+
+    # pydantic reads the annotations from the function that it wraps, so what it wraps
+    # has the user's signature and only hands the coerced arguments back.
+    functools.update_wrapper(collect, fn)
+    config = ConfigDict(arbitrary_types_allowed=True)
+    validated = validate_call(config=config)(collect)
+    name = getattr(fn, "__name__", type(fn).__name__)
+
+    def validator(*args: Any, **kwargs: Any) -> Arguments:
+        try:
+            result: Arguments = validated(*args, **kwargs)
+        except ValidationError as error:
+            problems = "; ".join(
+                f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()
+            )
+            raise ParameterTypeError(name, problems) from error
+        return result
+
+    return validator

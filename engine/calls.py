@@ -1,0 +1,131 @@
+"""Direct calls and submissions: which engine they use, and whose children they are.
+
+A call uses the engine of the current run, else the one whose block it is inside of,
+else the only one entered in this process, else one opened for the length of the call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Iterable
+from typing import TYPE_CHECKING, Any
+
+from engine.context import CURRENT, SCOPE
+from engine.dispatch.here import running_backend
+from engine.exceptions import NoEngineError
+from engine.handles import outcome
+from engine.host import Engine
+from engine.placement import (
+    current_run,
+    drive_in_place,
+    loop_here,
+    perform_in_place,
+    submit,
+)
+from engine.registry import ENTERED
+
+if TYPE_CHECKING:
+    from engine.definition import Definition
+    from engine.handles import RunHandle
+
+Args = tuple[Any, ...]
+Kwargs = dict[str, Any]
+
+
+def find_engine() -> Engine | None:
+    """Return the engine that a call here uses; None if there is none yet."""
+    current = CURRENT.get()
+    if current is not None:
+        return current.engine
+    scope: Engine | None = SCOPE.get()
+    if scope is not None and not scope.is_closed:
+        return scope
+    if len(ENTERED) != 1:
+        return None
+    only = ENTERED[0]
+    # One that lives on another loop than ours could not drive an async body here.
+    return only if only.is_usable_here(running_backend() is not None) else None
+
+
+def call(definition: Definition[..., Any], args: Args, kwargs: Kwargs) -> Any:
+    """Run a flow or task in place: its value, or a coroutine for an async one.
+
+    ``return_state`` and ``wait_for`` among the keyword arguments are the call's own.
+    """
+    return_state = wait_for = None
+    if kwargs:
+        return_state = kwargs.pop("return_state", None)
+        wait_for = kwargs.pop("wait_for", None)
+    if definition.is_async:
+        return call_async(definition, args, kwargs, return_state, wait_for)
+    engine = find_engine()
+    if engine is not None:
+        parent = current_run(engine)
+        state = drive_in_place(
+            engine, definition, args, kwargs, parent=parent, wait_for=wait_for
+        )
+        del parent
+    else:
+        with Engine.for_one_call() as engine:
+            state = drive_in_place(
+                engine, definition, args, kwargs, parent=None, wait_for=wait_for
+            )
+    if return_state:
+        return state
+    try:
+        return outcome(state)
+    finally:
+        del state  # see State.result
+
+
+async def call_async(
+    definition: Definition[..., Any],
+    args: Args,
+    kwargs: Kwargs,
+    return_state: bool | None,
+    wait_for: Iterable[Any] | None,
+) -> Any:
+    """Run an async flow or task in the calling task."""
+    engine = find_engine()
+    if engine is not None:
+        state = await perform_in_place(
+            engine, definition, args, kwargs,
+            parent=current_run(engine), wait_for=wait_for,
+        )  # fmt: skip
+    else:
+        async with Engine.for_one_call() as engine:
+            state = await perform_in_place(
+                engine, definition, args, kwargs, parent=None, wait_for=wait_for
+            )
+    if return_state:
+        return state
+    try:
+        return outcome(state)
+    finally:
+        del state
+
+
+def submit_here(
+    definition: Definition[..., Any],
+    args: Args,
+    kwargs: Kwargs,
+    wait_for: Iterable[Any] | None = None,
+) -> RunHandle[Any]:
+    """Start a run as a child of the current one.
+
+    Raises:
+        NoEngineError: There is no engine that could own it.
+    """
+    engine = find_engine()
+    if engine is None:
+        raise NoEngineError(f"{definition.name}.submit()")
+    parent = current_run(engine)
+    return submit(engine, definition, args, kwargs, parent=parent, wait_for=wait_for)
+
+
+def start_service_here(perform: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Start a task of the engine's own on the loop of the calling code."""
+    engine = find_engine()
+    if engine is None:
+        raise NoEngineError("stream()")
+    loop, _ = loop_here(engine, current_run(engine))
+    loop.spawn_service(perform)

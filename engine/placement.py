@@ -1,0 +1,274 @@
+"""Making runs and putting them where their bodies execute.
+
+*In place* is in the task or thread that calls: a direct call. *Submitted* is elsewhere:
+async bodies on one of the engine's loops, sync bodies in its worker threads, never on a
+loop.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from contextvars import copy_context
+from functools import partial
+from threading import get_ident
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+
+from engine.actors import messages as m
+from engine.actors.body import perform
+from engine.actors.run import RunActor
+from engine.context import CURRENT, IN_HOOK, TAGS
+from engine.dispatch.caller import drive
+from engine.dispatch.here import running_backend
+from engine.exceptions import DeadlockError
+from engine.handles import RunHandle
+from engine.states import PENDING
+from engine.upstream import Search, may_hold_runs
+
+if TYPE_CHECKING:
+    from engine.definition import Definition
+    from engine.dispatch.base import Dispatcher
+    from engine.host import Engine
+
+log = structlog.get_logger("engine")
+
+Args = tuple[Any, ...]
+Kwargs = dict[str, Any]
+
+LOOP_HELD_SECONDS: Final = 0.1
+"""From how long on a sync call that held an event loop is worth a warning."""
+
+
+def create(
+    engine: Engine,
+    definition: Definition[..., Any],
+    args: Args,
+    kwargs: Kwargs,
+    *,
+    parent: RunActor | None,
+    site: int,
+    wait_for: Iterable[Any] | None = None,
+    on: Dispatcher | None = None,
+) -> RunActor:
+    """Make a run, Pending and announced; one whose arguments do not fit has Failed.
+
+    Args:
+        engine: The engine it belongs to.
+        definition: Its flow or task.
+        args: Positional arguments.
+        kwargs: Keyword arguments.
+        parent: The run it is a child of; None at the top.
+        site: Which of the engine's loops serves it, see `Loops`.
+        wait_for: Runs that have to complete first.
+        on: Where it will be driven, if in place.
+
+    Raises:
+        EngineNotRunningError: The engine takes no runs.
+        CancelledRun: *parent* was stopped.
+        DeadlockError: It would wait for one of its own parents.
+    """
+    engine.check_takes_runs(parent)
+    lineage_from = parent
+    if parent is not None:
+        if IN_HOOK.get():
+            parent = None
+        else:
+            parent.check_may_start_children()
+    tags = TAGS.get()
+    if definition.options.tags:
+        tags |= definition.options.tags
+    run = RunActor(engine, definition, args, kwargs, parent, site, tags)
+    if lineage_from is not None:
+        run.lineage = lineage_from.lineage_below
+    if on is not None:
+        run.dispatcher = on
+        if not on.can_interrupt:
+            run.driver = get_ident()
+    if definition.needs_preparation:
+        run.is_prepared = False
+    if wait_for is not None or may_hold_runs(args, kwargs):
+        find_upstreams(run, wait_for)
+    run.announce()
+    try:
+        definition.binder.check(args, kwargs)
+    except TypeError as error:
+        run.send(m.Rejected(error.with_traceback(None)))
+    return run
+
+
+def find_upstreams(run: RunActor, wait_for: Iterable[Any] | None) -> None:
+    """Note which runs *run* depends on."""
+    if isinstance(wait_for, RunHandle):
+        wait_for = (wait_for,)
+    awaited = tuple(wait_for or ())
+    search = Search()
+    search.walk((run.args, run.kwargs, awaited))
+    if search.is_plain:
+        return
+    for handle in search.handles:
+        above = run.parent
+        if above is not None and above.descends_from(handle._actor):
+            raise DeadlockError(repr(run.definition), handle.name)
+    run.upstreams = (search.handles, awaited)
+    run.is_prepared = False
+
+
+def submit(
+    engine: Engine,
+    definition: Definition[..., Any],
+    args: Args,
+    kwargs: Kwargs,
+    *,
+    parent: RunActor | None,
+    wait_for: Iterable[Any] | None = None,
+) -> RunHandle[Any]:
+    """Start a run elsewhere, as soon as what it depends on has ended; never waits."""
+    site = engine.loops.base_site if parent is None else parent.site
+    run = create(
+        engine, definition, args, kwargs, parent=parent, site=site, wait_for=wait_for
+    )
+    if run.upstreams is not None:
+        context = copy_context()
+        place_after(run, partial(context.run, place, engine, run))
+    elif run.state.type is PENDING:
+        place(engine, run)
+    return RunHandle(run)
+
+
+def place_after(run: RunActor, start: Callable[[], None]) -> None:
+    """Call *start* when every run that *run* depends on has ended."""
+    left = 1
+
+    def one_ended() -> None:
+        nonlocal left
+        with run.engine.lock:
+            left -= 1
+            ready = not left
+        if ready and run.state.type is PENDING:
+            start()
+
+    for handle in run.upstreams[0]:
+        with run.engine.lock:
+            left += 1
+        if not handle._actor.subscribe_settled(one_ended):
+            one_ended()
+    one_ended()
+
+
+def place(engine: Engine, run: RunActor) -> None:
+    """Start a Pending run, or queue it where the engine's concurrency is limited."""
+    if run.definition.is_async:
+        loop = engine.loops.at(run.site)
+        start = partial(loop.spawn, perform, run, loop)
+    else:
+        start = partial(
+            engine.threads.submit, partial(work, engine, run, copy_context())
+        )
+    if engine.limiter is None:
+        start()
+    else:
+        with engine.lock:
+            engine.limiter.start(run, partial(copy_context().run, start))
+
+
+def work(engine: Engine, run: RunActor, context: Any) -> None:
+    """Drive a sync run in a worker thread."""
+    on = engine.worker
+    run.driver = get_ident()
+    context.run(drive, perform(run, on))
+    if run.lane is not None:
+        drive(on.wait_for_lane(run.lane))
+    run.driver = None
+
+
+async def perform_in_place(
+    engine: Engine,
+    definition: Definition[..., Any],
+    args: Args,
+    kwargs: Kwargs,
+    *,
+    parent: RunActor | None,
+    wait_for: Iterable[Any] | None,
+) -> Any:
+    """Run an async body in the calling task; return the terminal state."""
+    on, site = loop_here(engine, parent)
+    run = create(
+        engine, definition, args, kwargs,
+        parent=parent, site=site, wait_for=wait_for, on=on,
+    )  # fmt: skip
+    carry = await perform(run, on)
+    if not run.settled and not isinstance(carry, GeneratorExit):
+        carry = await on.wait_shielded(run.subscribe_settled) or carry
+    if carry is None:
+        return run.state
+    try:
+        raise carry
+    finally:
+        del carry, run  # see State.result
+
+
+def drive_in_place(
+    engine: Engine,
+    definition: Definition[..., Any],
+    args: Args,
+    kwargs: Kwargs,
+    *,
+    parent: RunActor | None,
+    wait_for: Iterable[Any] | None,
+) -> Any:
+    """Run a sync body in the calling thread; return the terminal state."""
+    on, backend = engine.caller, running_backend()
+    began = time.monotonic()
+    site = engine.loops.site_beside_here() if backend else engine.loops.base_site
+    if parent is not None and parent.site > site:
+        site = parent.site
+    run = create(
+        engine, definition, args, kwargs,
+        parent=parent, site=site, wait_for=wait_for, on=on,
+    )  # fmt: skip
+    carry = drive(perform(run, on))
+    if run.lane is not None:
+        drive(on.wait_for_lane(run.lane))
+    if not run.settled:
+        carry = drive(on.wait_shielded(run.subscribe_settled)) or carry
+    held = time.monotonic() - began
+    if backend is not None and held > LOOP_HELD_SECONDS and holds_first(parent):
+        log.warning(
+            "event_loop_held",
+            run_id=run.id,
+            run=run.name,
+            seconds=round(held, 3),
+            hint=f"await {definition.name}.submit(...) runs it in a worker thread",
+        )
+    if carry is None:
+        return run.state
+    try:
+        raise carry
+    finally:
+        del carry, run
+
+
+def loop_here(engine: Engine, parent: RunActor | None) -> tuple[Any, int]:
+    """Return the loop that runs in this thread, and its site.
+
+    Raises:
+        EngineLoopError: It is none of the engine's.
+    """
+    on = None if parent is None else parent.dispatcher
+    if parent is not None and on is not None and on.can_interrupt and on.is_current():
+        return on, parent.site  # the common case, found without a search
+    return engine.loops.here()
+
+
+def holds_first(parent: RunActor | None) -> bool:
+    """Whether a sync call on a loop's thread is the outermost one there."""
+    on = None if parent is None else parent.dispatcher
+    return on is None or on.can_interrupt
+
+
+def current_run(engine: Engine) -> RunActor | None:
+    """Return the run whose code calls, if it belongs to *engine*."""
+    run = CURRENT.get()
+    return run if run is not None and run.engine is engine else None

@@ -1,0 +1,208 @@
+"""Streams: one task over any number of items, in bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar
+
+import anyio
+
+from engine.actors import messages as m
+from engine.dispatch.here import loop_waiter
+from engine.fanout import Arrivals
+from engine.states import COMPLETED
+
+if TYPE_CHECKING:
+    from engine.dispatch.base import Wake
+    from engine.handles import RunHandle
+
+T = TypeVar("T")
+
+
+class Stream(Generic[T]):
+    """Runs of one task over many items, at most so many at a time.
+
+    Gives a handle for each item, in the order in which the runs end, through ``async
+    for``, or ``for`` in sync code. A run that has ended but was not yet asked for
+    counts as one of the many, so memory stays bounded however slow the reader is.
+
+    Leaving the iteration early and dropping the stream, or `close`, cancels what is
+    live.
+    """
+
+    def __init__(
+        self,
+        submit: Callable[[Any], RunHandle[T]],
+        items: Iterable[Any] | AsyncIterable[Any],
+        *,
+        limit: int,
+        on_error: Literal["cancel", "continue"],
+        start_feeder: Callable[[Callable[[], Coroutine[Any, Any, None]]], None],
+    ) -> None:
+        if isinstance(limit, bool) or not isinstance(limit, int):
+            raise TypeError(f"limit must be a whole number, got {limit!r}")
+        if limit < 1:
+            raise ValueError(f"limit must be >= 1, got {limit}")
+        if on_error not in ("cancel", "continue"):
+            choices = "'cancel' or 'continue'"
+            raise ValueError(f"on_error must be {choices}, got {on_error!r}")
+        self._submit = submit
+        self._limit = limit
+        self._stops_on_error = on_error == "cancel"
+        self._arrivals: Arrivals[T] = Arrivals()
+        self._items: Iterator[Any] | None = None
+        self._feed: Feed[T] | None = None
+        if isinstance(items, AsyncIterable):
+            self._feed = Feed(self._arrivals, submit, items, limit)
+            self._start_feeder = start_feeder
+        elif isinstance(items, Iterable):
+            self._items = iter(items)
+        else:
+            kind = type(items).__name__
+            raise TypeError(f"stream() takes an iterable or async iterable, got {kind}")
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> RunHandle[T]:
+        if self._feed is not None:
+            self._feed.start(self._start_feeder)
+            handle = await self._feed.next()
+        else:
+            self._fill()
+            handle = await self._arrivals.next() if self._arrivals.pending else None
+        if handle is None:
+            raise StopAsyncIteration
+        if self._is_failure(handle):
+            self._cancel_siblings()
+            while self._arrivals.pending:
+                await self._arrivals.next()
+            await handle  # raises
+        return handle
+
+    def __iter__(self) -> Self:
+        if self._feed is not None:
+            raise TypeError("a stream over an async iterable needs 'async for'")
+        return self
+
+    def __next__(self) -> RunHandle[T]:
+        self._fill()
+        handle = self._arrivals.next_blocking(None) if self._arrivals.pending else None
+        if handle is None:
+            raise StopIteration
+        if self._is_failure(handle):
+            self._cancel_siblings()
+            while self._arrivals.pending:
+                self._arrivals.next_blocking(None)
+            handle.result()  # raises
+        return handle
+
+    def close(self) -> None:
+        """Start nothing more and cancel what is live; does not wait for it."""
+        self._items = iter(())
+        if self._feed is not None:
+            self._feed.stop()
+        for handle in tuple(self._arrivals.pending):
+            handle._actor.send(m.CancelRequested("parent", "its stream was closed"))
+
+    async def aclose(self) -> None:
+        """Cancel what is live and wait until it has stopped."""
+        self.close()
+        while self._arrivals.pending:
+            await self._arrivals.next()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    def __del__(self) -> None:
+        if getattr(self, "_arrivals", None) is not None and self._arrivals.pending:
+            self.close()
+
+    def _fill(self) -> None:
+        items = self._items
+        while items is not None and len(self._arrivals.pending) < self._limit:
+            try:
+                item = next(items)
+            except StopIteration:
+                self._items = None
+                return
+            self._arrivals.add(self._submit(item))
+
+    def _is_failure(self, handle: RunHandle[T]) -> bool:
+        return self._stops_on_error and handle.state.type is not COMPLETED
+
+    def _cancel_siblings(self) -> None:
+        self._items = None
+        if self._feed is not None:
+            self._feed.stop()
+        for handle in tuple(self._arrivals.pending):
+            handle._actor.send(m.CancelRequested("sibling"))
+
+
+class Feed(Generic[T]):
+    """Takes items from an async iterable in a task of its own.
+
+    So a slow source does not keep results from a reader, nor a slow reader the source.
+    """
+
+    def __init__(
+        self,
+        arrivals: Arrivals[T],
+        submit: Callable[[Any], RunHandle[T]],
+        items: AsyncIterable[Any],
+        limit: int,
+    ) -> None:
+        self._arrivals = arrivals
+        self._submit = submit
+        self._items = items
+        self._limit = limit
+        self._started = False
+        self._ended = False
+        self._error: BaseException | None = None
+        self._scope = anyio.CancelScope()
+        self._room = anyio.Event()
+
+    def start(self, start_feeder: Callable[[Any], None]) -> None:
+        """Begin taking items."""
+        if not self._started:
+            self._started = True
+            start_feeder(self._run)
+
+    def stop(self) -> None:
+        """Take no more items."""
+        self._ended = True
+        self._scope.cancel()
+
+    async def next(self) -> RunHandle[T] | None:
+        """Wait for the next run to end; None after the last, or raise what ended it."""
+        while True:
+            handle = self._arrivals.take()
+            if handle is not None:
+                self._room.set()
+                return handle
+            if self._ended and not self._arrivals.pending:
+                if self._error is not None:
+                    raise self._error
+                return None
+            await loop_waiter().wait(self._subscribe)
+
+    def _subscribe(self, wake: Wake) -> bool:
+        if self._ended and not self._arrivals.pending:
+            return False
+        return self._arrivals.subscribe(wake)
+
+    async def _run(self) -> None:
+        with self._scope:
+            try:
+                async for item in self._items:
+                    self._arrivals.add(self._submit(item))
+                    while len(self._arrivals.pending) >= self._limit:
+                        self._room = anyio.Event()
+                        await self._room.wait()
+            except Exception as error:
+                self._error = error
+        self._ended = True
+        self._arrivals.wake()
