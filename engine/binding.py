@@ -100,13 +100,22 @@ def make_validator(fn: Callable[..., Any]) -> Callable[..., Arguments]:
     config = ConfigDict(arbitrary_types_allowed=True)
     validated = validate_call(config=config)(collect)
     name = getattr(fn, "__name__", type(fn).__name__)
+    names = tuple(inspect.signature(fn).parameters)
+
+    def where(location: tuple[int | str, ...]) -> str:
+        # A positional argument is located by its number.
+        first, *rest = location
+        if isinstance(first, int):
+            first = names[first] if first < len(names) else f"{names[-1]}[{first}]"
+        return ".".join(map(str, (first, *rest)))
 
     def validator(*args: Any, **kwargs: Any) -> Arguments:
         try:
             result: Arguments = validated(*args, **kwargs)
         except ValidationError as error:
             problems = "; ".join(
-                f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()
+                f"{where(problem['loc'])}: {problem['msg']}"
+                for problem in error.errors()
             )
             raise ParameterTypeError(name, problems) from error
         return result

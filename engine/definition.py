@@ -37,6 +37,8 @@ class Definition(Generic[P, R_co]):
             text = f"@{self.kind} decorates a function, got {type(fn).__name__}"
             raise TypeError(text)
         self.is_async = is_async_callable(self.fn)
+        if inspect.isasyncgenfunction(self.fn):
+            self.fn, self.is_async = collecting(self.fn), True
         self.binder = Binder(
             self.fn, validate=options.get("validate_parameters", False)
         )
@@ -135,6 +137,8 @@ class Definition(Generic[P, R_co]):
         bound = self.__class__.__new__(self.__class__)
         bound.__dict__.update(self.__dict__)
         bound.fn = self._fn.__get__(instance, owner)
+        if inspect.isasyncgenfunction(bound.fn):
+            bound.fn = collecting(bound.fn)
         bound.bound_to = owner if binds_class else instance
         bound.binder = Binder(bound.fn, validate=self.options.validate)
         bound._log_prints()
@@ -196,6 +200,16 @@ class Definition(Generic[P, R_co]):
     def _add_hook(self, kind: HookKind, fn: H) -> H:
         self.hooks.add(kind, fn)
         return fn
+
+
+def collecting(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """Return an async function that gives the items of an async generator function."""
+
+    @functools.wraps(fn)
+    async def collect(*args: Any, **kwargs: Any) -> list[Any]:
+        return [item async for item in fn(*args, **kwargs)]
+
+    return collect
 
 
 def unwrap_descriptor(fn: Any) -> Any:

@@ -93,7 +93,7 @@ class FlowDecorator(Protocol):
 
 
 @overload
-def flow(fn: Callable[P, R], /) -> Flow[P, R]: ...
+def flow(fn: Callable[P, R], /, **options: Unpack[FlowOptions]) -> Flow[P, R]: ...
 @overload
 def flow(**options: Unpack[FlowOptions]) -> FlowDecorator: ...
 def flow(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
@@ -124,4 +124,4 @@ def flow(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     Flow._refuse_unknown(options)
     if fn is None:
         return lambda fn: Flow(fn, **options)
-    return Flow(fn)
+    return Flow(fn, **options)

@@ -61,7 +61,7 @@ class RunHandle(Generic[R_co]):
     def hook_outcomes(self) -> tuple[HookOutcome, ...]:
         """What became of the hooks called so far, in the order they were called."""
         lane = self._actor.lane
-        return () if lane is None else tuple(lane.outcomes)
+        return self._actor.outcomes if lane is None else tuple(lane.outcomes)
 
     @property
     def unobserved(self) -> tuple[RunHandle[Any], ...]:
@@ -82,8 +82,9 @@ class RunHandle(Generic[R_co]):
 
     def __await__(self) -> Generator[Any, Any, R_co]:
         """Wait for the run and its hooks; give its value or raise its error."""
-        yield from self.join().__await__()
-        return outcome(self._actor.state)  # type: ignore[no-any-return]
+        states = [(yield from self.join().__await__())]
+        del self  # see State.result
+        return outcome(states.pop())  # type: ignore[no-any-return]
 
     async def join(self) -> State[R_co]:
         """Wait for the run and its hooks; return the terminal state.
@@ -137,12 +138,13 @@ class RunHandle(Generic[R_co]):
             TimeoutError: The run was not done in time; it goes on.
             BlockingCallError: Called on the event loop that the run needs to end.
         """
-        state = self.wait(timeout)
+        states = [self.wait(timeout)]
         if not self._actor.settled:
             raise TimeoutError(f"run {self.name!r} was not done after {timeout:g} s")
-        if not raise_on_failure and state.type is not COMPLETED:
-            return state.result(raise_on_failure=False)
-        return outcome(state)
+        if not raise_on_failure and states[0].type is not COMPLETED:
+            return states[0].result(raise_on_failure=False)
+        del self  # see State.result
+        return outcome(states.pop())
 
     def observe(self) -> None:
         """Note that somebody looks at how the run ends: it is not `unobserved`."""

@@ -22,14 +22,15 @@ from typing import (
 
 import anyio
 import attrs
-import structlog
 
 from engine.actors import messages as m
 from engine.actors.broadcast import Broadcast, BufferStatistics, Gap, Overflow
 from engine.actors.hook import HookActor, HookStatistics
+from engine.actors.supervisor import Supervisor
 from engine.context import SCOPE
 from engine.definition import Definition
 from engine.dispatch.caller import CallerDispatcher, drive
+from engine.dispatch.context import exc_details
 from engine.dispatch.here import loop_waiter, running_backend
 from engine.exceptions import (
     EngineFailedError,
@@ -57,16 +58,13 @@ if TYPE_CHECKING:
 
     from engine.actors.run import RunActor
     from engine.dispatch.base import Wake
-    from engine.states import StateType
+    from engine.states import State, StateType
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-log = structlog.get_logger("engine")
 
 BODY_THREADS: Final = 40
-HOOK_THREADS: Final = 40
-STOP_SECONDS: Final = 2.0
 
 
 @attrs.frozen(kw_only=True)
@@ -152,8 +150,10 @@ class Engine:
         self.abandoned = 0
         self.broadcast = Broadcast(self.lock, Transition)
         own_hooks = [transition_hook(hook) for hook in on_transition]
+        self.supervisor = Supervisor(self.fail)
         self.hooks = HookActor(
             self.lock,
+            self.supervisor,
             timeout=hook_timeout,
             concurrency=hook_concurrency,
             on_transition=own_hooks,
@@ -162,7 +162,7 @@ class Engine:
         self.broadcast.on_owed = self.hooks.take
         self.broadcast.owes_always = bool(own_hooks)
         self.threads = ThreadPool("engine-body", BODY_THREADS)
-        self.hook_threads = ThreadPool("engine-hook", HOOK_THREADS)
+        self.hook_threads = ThreadPool("engine-hook", hook_concurrency + BODY_THREADS)
         self.loops = Loops(self.hook_threads)
         self.caller, self.worker = (
             CallerDispatcher(
@@ -226,7 +226,7 @@ class Engine:
             job = self.hook_threads.start(self.loops.stop)
             await home.wait_shielded(job.subscribe)
         self._close(report)
-        given = shutdown.cancellation or error
+        given = error if shutdown.cancellation is None else shutdown.cancellation
         swallowed = await self._stack.__aexit__(*exc_details(given))
         if self._failure is not None:
             raise self._failure
@@ -237,8 +237,11 @@ class Engine:
         return swallowed
 
     def __enter__(self) -> Self:
-        if running_backend() is not None:
-            raise EngineLoopError("with Engine()")
+        backend = running_backend()
+        if backend is not None:
+            if self._is_shared:
+                raise EngineLoopError("with Engine()")
+            self.loops.backend = backend
         self._open()
         self._handle_signals(terminate_thread)
         return self
@@ -293,7 +296,9 @@ class Engine:
                     self, definition, args, kwargs, parent=parent, wait_for=None
                 )
             )
-        return await follow(submit(self, definition, args, kwargs, parent=parent))
+        return outcome(
+            await follow(submit(self, definition, args, kwargs, parent=parent))
+        )
 
     @overload
     def start(
@@ -453,7 +458,7 @@ class Engine:
             return False
         else:
             self.hook_threads.submit(
-                partial(serve_quietly, self.hooks, lane, self.worker)
+                partial(self.hooks.serve_in_thread, lane, self.worker)
             )
         return True
 
@@ -508,32 +513,16 @@ def terminate_thread() -> None:
     raise Terminated
 
 
-def serve_quietly(hooks: HookActor, lane: Any, on: CallerDispatcher) -> None:
-    """Serve a lane in a hook thread, which must not die of it."""
-    with suppress(Exception):
-        drive(hooks.serve(lane, on))
-
-
-async def follow(handle: RunHandle[R]) -> R:
+async def follow(handle: RunHandle[R]) -> State[R]:
     """Wait for a run, and cancel it when the caller is cancelled."""
     actor = handle._actor
     waiter = loop_waiter()
     try:
-        await handle.join()
+        return await handle.join()
     except BaseException:
         actor.send(m.CancelRequested("host"))
         await waiter.wait_shielded(actor.subscribe_settled)
         raise
-    return outcome(actor.state)  # type: ignore[no-any-return]
-
-
-def exc_details(
-    error: BaseException | None,
-) -> tuple[type[BaseException] | None, BaseException | None, TracebackType | None]:
-    """Return what ``__exit__`` takes for *error*."""
-    if error is None:
-        return None, None, None
-    return type(error), error, error.__traceback__
 
 
 def check_definition(fn: Any, call: str) -> Definition[..., Any]:

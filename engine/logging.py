@@ -14,13 +14,42 @@ import io
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import structlog
 
 from engine.context import CURRENT
 from engine.exceptions import MissingContextError
+
+
+class EngineLogger:
+    """The library's own logger.
+
+    What the user's logging raises (a broken ``__repr__`` among the facts, a closed
+    stream) is dropped: it would kill whoever reports, and change how runs end.
+    """
+
+    def __init__(self) -> None:
+        self._log = structlog.get_logger("engine")
+
+    def debug(self, event: str, **facts: Any) -> None:
+        """Log what only a developer of the host wants to see."""
+        with suppress(Exception):
+            self._log.debug(event, **facts)
+
+    def warning(self, event: str, **facts: Any) -> None:
+        """Log what somebody should look at some day."""
+        with suppress(Exception):
+            self._log.warning(event, **facts)
+
+    def error(self, event: str, **facts: Any) -> None:
+        """Log what went wrong."""
+        with suppress(Exception):
+            self._log.error(event, **facts)
+
+
+log = EngineLogger()
 
 
 def get_run_logger(**context: Any) -> Any:

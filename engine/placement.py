@@ -14,8 +14,6 @@ from functools import partial
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final
 
-import structlog
-
 from engine.actors import messages as m
 from engine.actors.body import perform
 from engine.actors.run import RunActor
@@ -24,6 +22,7 @@ from engine.dispatch.caller import drive
 from engine.dispatch.here import running_backend
 from engine.exceptions import DeadlockError
 from engine.handles import RunHandle
+from engine.logging import log
 from engine.states import PENDING
 from engine.upstream import Search, may_hold_runs
 
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
     from engine.dispatch.base import Dispatcher
     from engine.host import Engine
 
-log = structlog.get_logger("engine")
 
 Args = tuple[Any, ...]
 Kwargs = dict[str, Any]
@@ -91,6 +89,8 @@ def create(
     if wait_for is not None or may_hold_runs(args, kwargs):
         find_upstreams(run, wait_for)
     run.announce()
+    if on is not None and engine.limiter is not None:
+        engine.limiter.hold(run)
     try:
         definition.binder.check(args, kwargs)
     except TypeError as error:

@@ -6,9 +6,9 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import attrs
-import structlog
 
 from engine.actors import messages as m
+from engine.logging import log
 
 if TYPE_CHECKING:
     from engine.actors.hook import HookStatistics
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from engine.dispatch.base import Dispatcher, Subscribe
     from engine.host import Engine
 
-log = structlog.get_logger("engine")
 
 HOOK_MARGIN = 2.0
 """Seconds that hooks get beyond the longest time one of them may take."""

@@ -312,10 +312,10 @@ def failure(state: State[Any]) -> BaseException:
         return crashed
     if isinstance(data, BaseException):
         return data
-    if isinstance(data, State):
-        return failure(data)
-    if is_states(data):
-        return failure(next(s for s in data if s.type is not COMPLETED))
+    inner = (data,) if isinstance(data, State) else data if is_states(data) else ()
+    for unlucky in inner:
+        if unlucky.type in TERMINAL and unlucky.type is not COMPLETED:
+            return failure(unlucky)
     message = data if isinstance(data, str) else state.message
     if state.type is CANCELLED:
         return CancelledRun(message or "the run was cancelled", state.cause)
@@ -346,24 +346,34 @@ def aggregate(states: Collection[State[Any]], data: Any) -> State[Any]:
     if failed:
         return Failed(message=f"{failed}/{total} states failed.", data=data)
     if unfinished:
-        message = f"{unfinished}/{total} states are not final."
-        return Failed(message=message, data=FailedRun(message))
+        return Failed(message=f"{unfinished}/{total} states are not final.", data=data)
     return Completed(message="All states completed.", data=data)
 
 
 def safe_text(error: BaseException) -> str:
-    """Return ``Type: text``, also for an exception whose ``__str__`` is broken."""
+    """Return ``Type: text``, also for an exception whose ``__str__`` is broken.
+
+    Whatever it raises: an actor is handling a message, and must not be interrupted.
+    """
     name = type(error).__name__
     try:
         text = str(error)
-    except Exception:
+    except BaseException:
         return f"{name}: <no text: its __str__ failed>"
     return f"{name}: {text}" if text else name
+
+
+def unwrap_stop_iteration(error: BaseException) -> BaseException:
+    """Return the `StopIteration` that a coroutine of ours turned into a RuntimeError."""
+    cause = error.__cause__
+    if isinstance(error, RuntimeError) and isinstance(cause, StopIteration):
+        return cause
+    return error
 
 
 def safe_repr(value: object) -> str:
     """Return ``repr(value)``, also where it is broken."""
     try:
         return repr(value)
-    except Exception:
+    except BaseException:
         return f"<{type(value).__name__}: its __repr__ failed>"

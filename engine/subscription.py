@@ -55,8 +55,7 @@ class Subscription(Generic[T_co]):
 
     def close(self) -> None:
         """Take no more transitions, and let go of runs that wait for room."""
-        self._buffer.close()
-        self._buffer.items.clear()
+        self._buffer.discard()
 
     def statistics(self) -> BufferStatistics:
         """Return how full the buffer is and what was dropped."""

@@ -242,7 +242,7 @@ class TaskDecorator(Protocol):
 
 
 @overload
-def task(fn: Callable[P, R], /) -> Task[P, R]: ...
+def task(fn: Callable[P, R], /, **options: Unpack[TaskOptions]) -> Task[P, R]: ...
 @overload
 def task(**options: Unpack[TaskOptions]) -> TaskDecorator: ...
 def task(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
@@ -261,4 +261,4 @@ def task(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     Task._refuse_unknown(options)
     if fn is None:
         return lambda fn: Task(fn, **options)
-    return Task(fn)
+    return Task(fn, **options)

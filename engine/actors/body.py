@@ -12,17 +12,17 @@ by its host, or by nobody.
 from __future__ import annotations
 
 import inspect
+from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
-from typing import TYPE_CHECKING, Any
-
-import structlog
+from typing import TYPE_CHECKING, Any, Final
 
 from engine.actors import messages as m
 from engine.actors.run import failed_state, timed_out_state
-from engine.actors.supervisor import Asked, Exit, ExitKind
+from engine.actors.supervisor import Exit, ExitKind
 from engine.context import bind, unbind
 from engine.exceptions import UpstreamNotCompleted
+from engine.logging import log
 from engine.runs import view
 from engine.states import (
     FAILED,
@@ -31,6 +31,7 @@ from engine.states import (
     aggregate,
     is_states,
     safe_text,
+    unwrap_stop_iteration,
 )
 from engine.upstream import ATOMS, Judge, Resolve, Search
 
@@ -38,7 +39,8 @@ if TYPE_CHECKING:
     from engine.actors.run import RunActor
     from engine.dispatch.base import Dispatcher
 
-log = structlog.get_logger("engine")
+
+NOTHING: Final = m.Asked.NOTHING
 
 Carry = BaseException | None
 """What the host has to see in spite of how the run ends: a cancellation of its own, or
@@ -82,7 +84,7 @@ async def guard(run: RunActor, on: Dispatcher) -> tuple[m.Message, Carry]:
         except BaseException as caught:
             error = caught
         error = on.leave(run, error)
-        if error is not None or run.state.type is not RUNNING or run.deadline_passed:
+        if error is not None or run.asked is not NOTHING:
             verdict, carry = await examine(run, on, error)
         if carry is not None or verdict is failed or not is_retriable(run, verdict):
             return verdict, carry
@@ -118,7 +120,6 @@ async def attempt(run: RunActor, on: Dispatcher) -> m.Message:
 
 def start_timer(run: RunActor, on: Dispatcher, timeout: float) -> Any:
     """Have the run told when this attempt's time is up; return what stops that."""
-    run.deadline_passed = False
     return on.call_later(run, timeout, partial(run.send, m.DeadlinePassed(run.attempt)))
 
 
@@ -126,19 +127,24 @@ async def examine(
     run: RunActor, on: Dispatcher, error: BaseException | None
 ) -> tuple[m.Message, Carry]:
     """Find out how an attempt ended that did not just return."""
+    withdrawn: Carry = None
     if run.interrupts and not isinstance(error, GeneratorExit):
-        await on.withdraw(run)
+        withdrawn = await on.withdraw(run)
     if error is not None:
+        if not run.definition.is_async:
+            error = unwrap_stop_iteration(error)
         trim_traceback(error)
     if run.is_over:
         # The body of an abandoned thread has come back; nobody waits for it any more,
         # but an interrupt of the process must not get lost with it.
         return m.STOPPED, None if isinstance(error, Exception) else error
-    exit = Exit(run, error, on.is_cancelled(run, error))
-    by_host = exit.asked is Asked.HOST or on.is_cancelled(run, error)
-    if by_host or exit.kind in (ExitKind.DIED, ExitKind.CLOSED):
-        return exit.verdict, error
-    return exit.verdict, None
+    ended = Exit(run, error, on.is_cancelled(run, error))
+    if ended.asked is m.Asked.HOST or ended.kind in (ExitKind.DIED, ExitKind.CLOSED):
+        return ended.verdict, error
+    if on.is_cancelled(run, error):
+        # Asked twice, by us and by the host: the host's own request has to go on.
+        return ended.verdict, error if ended.kind is ExitKind.CANCELLED else withdrawn
+    return ended.verdict, None
 
 
 def is_retriable(run: RunActor, verdict: m.Message) -> bool:
@@ -153,7 +159,7 @@ def is_retriable(run: RunActor, verdict: m.Message) -> bool:
 async def retry(run: RunActor, on: Dispatcher, failed: m.Message) -> m.Message:
     """Wait for the next attempt and make it, or return *failed* if there is none."""
     options = run.definition.options
-    run.deadline_passed = False
+    run.asked = NOTHING
     state = state_of(run, failed)
     if not await wants_retry(run, state):
         return failed
@@ -221,7 +227,7 @@ async def prepare(run: RunActor, on: Dispatcher) -> None:
 async def wait_for_room(run: RunActor, on: Dispatcher) -> None:
     """Wait until no subscriber that must lose nothing is behind."""
     for buffer in run.engine.broadcast.blocking:
-        await on.wait(buffer.await_room)
+        await on.wait(buffer.await_room, buffer.forget_writer)
 
 
 async def wait_for_hooks(run: RunActor, on: Dispatcher) -> None:
@@ -236,7 +242,8 @@ async def wait_for_hooks(run: RunActor, on: Dispatcher) -> None:
 
 async def judge(run: RunActor, on: Dispatcher, value: Any) -> m.Message:
     """Decide how a body ends that returned *value*, after its children."""
-    value = await collect(run, value)
+    if inspect.isgenerator(value):
+        value = list(value)
     if run.definition.kind == "flow":
         search = Search()
         search.walk(value)
@@ -256,15 +263,6 @@ async def judge(run: RunActor, on: Dispatcher, value: Any) -> m.Message:
     return m.Returned(value)
 
 
-async def collect(run: RunActor, value: Any) -> Any:
-    """Return the items of a generator that the body returned, else *value* itself."""
-    if inspect.isgenerator(value):
-        return list(value)
-    if inspect.isasyncgen(value) and run.definition.is_async:
-        return [item async for item in value]
-    return value
-
-
 def trim_traceback(error: BaseException) -> None:
     """Drop this library's own frames from the top of a traceback.
 
@@ -275,3 +273,7 @@ def trim_traceback(error: BaseException) -> None:
         traceback = traceback.tb_next
     # Not by assignment, which an exception class may refuse.
     BaseException.with_traceback(error, traceback)
+    caller = None if traceback is None else traceback.tb_frame.f_back
+    if caller is not None and caller.f_globals is globals():
+        with suppress(RuntimeError):  # still executing
+            caller.clear()

@@ -103,17 +103,17 @@ class Buffer:
 
     def take(self) -> Transition | Gap | None:
         """Return the next item, or None when there is none; raise when cut off."""
-        if self.error is not None:
-            raise self.error
-        if self.gap:
-            gap, self.gap = Gap(self.gap), 0
-            return gap
-        if not self.items:
-            return None
-        item = self.items.popleft()
-        if self.writers and len(self.items) < self.size:
-            self.writers.popleft()()
-        return item
+        with self._broadcast.lock:
+            if self.error is not None:
+                raise self.error
+            if self.gap:
+                gap, self.gap = Gap(self.gap), 0
+                return gap
+            if not self.items:
+                return None
+            item = self.items.popleft()
+            self._wake_writer()
+            return item
 
     def await_item(self, wake: Wake) -> bool:
         """Have *wake* called at the next item or at the end; False if there is one."""
@@ -130,6 +130,20 @@ class Buffer:
                 return False
             self.writers.append(wake)
             return True
+
+    def forget_writer(self, wake: Wake) -> None:
+        """Forget a writer that gave up; one that was woken passes that on."""
+        with self._broadcast.lock:
+            if wake in self.writers:
+                self.writers.remove(wake)
+            else:
+                self._wake_writer()
+
+    def discard(self) -> None:
+        """Close, and drop what was not read."""
+        with self._broadcast.lock:
+            self.close()
+            self.items.clear()
 
     def close(self) -> None:
         """Take nothing more; let everybody who waits go on."""
@@ -148,6 +162,10 @@ class Buffer:
             dropped=self.dropped,
             overflow=self.overflow,
         )
+
+    def _wake_writer(self) -> None:
+        if self.writers and len(self.items) < self.size:
+            self.writers.popleft()()
 
     def _wake_reader(self) -> None:
         reader, self.reader = self.reader, None
@@ -201,11 +219,15 @@ class Broadcast:
     def subscribe(self, size: int, overflow: Overflow) -> Buffer:
         """Add a reader that sees every transition from now on."""
         buffer = Buffer(self, size, overflow)
+        self.attach(buffer)
+        return buffer
+
+    def attach(self, buffer: Buffer) -> None:
+        """Add a reader made elsewhere, such as one that keeps everything."""
         with self.lock:
             self.buffers = (*self.buffers, buffer)
-            if overflow == "block":
+            if buffer.overflow == "block":
                 self.blocking = (*self.blocking, buffer)
-        return buffer
 
     def remove(self, buffer: Buffer) -> None:
         """Forget a reader."""

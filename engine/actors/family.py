@@ -148,6 +148,8 @@ class Kin(Mailbox):
     def join_family(self) -> None:
         """Become a child of the parent; with the lock held."""
         self._siblings()[self] = None
+        if self.engine.limiter is not None and self.parent is not None:
+            self.engine.limiter.release(self.parent)
 
     def leave_family(self) -> None:
         """Stop being one, at the run's end; with the lock held."""
@@ -165,6 +167,8 @@ class Kin(Mailbox):
 
     def last_child_ended(self) -> None:
         """Go on with what waited for the children."""
+        if self.engine.limiter is not None and not self.is_over:
+            self.engine.limiter.hold(self)
         wake, self.on_childless = self.on_childless, None
         if wake is not None:
             wake()

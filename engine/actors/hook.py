@@ -14,23 +14,24 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import attrs
-import structlog
 
+from engine.dispatch.caller import drive
 from engine.exceptions import HookTimeout
 from engine.hooks import Hook, HookKind, HookOutcome, HookStatus
-from engine.states import safe_text
+from engine.logging import log
+from engine.states import safe_text, unwrap_stop_iteration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from engine.actors.run import RunActor
+    from engine.actors.supervisor import Supervisor
     from engine.dispatch.base import Dispatcher, Wake
     from engine.runs import Transition
-
-log = structlog.get_logger("engine")
 
 
 @attrs.frozen(kw_only=True)
@@ -97,6 +98,7 @@ class HookActor:
     def __init__(
         self,
         lock: Any,
+        supervisor: Supervisor,
         *,
         timeout: float,
         concurrency: int,
@@ -104,6 +106,7 @@ class HookActor:
         summon: Callable[[RunActor], bool],
     ) -> None:
         self._lock = lock
+        self._supervisor = supervisor
         self._timeout = timeout
         self._concurrency = concurrency
         self._on_transition = tuple(on_transition)
@@ -175,22 +178,25 @@ class HookActor:
         servers = self._servers.get(on, 0)
         if servers < self._concurrency:
             self._servers[on] = servers + 1
-            on.spawn_service(self._serve_loop, on)
+            serve = partial(self._serve_loop, on)
+            on.spawn_service(self._supervisor.watch, "hook actor", serve)
 
     async def _serve_loop(self, on: Any) -> None:
         ready = self._ready[on]
-        try:
-            while True:
-                with self._lock:
-                    if not ready:
-                        self._servers[on] -= 1
-                        return
-                    lane = ready.popleft()
-                await self.serve(lane, on)
-        except BaseException:
+        while True:
             with self._lock:
-                self._servers[on] -= 1
-            raise
+                if not ready:
+                    self._servers[on] -= 1
+                    return
+                lane = ready.popleft()
+            await self.serve(lane, on)
+
+    def serve_in_thread(self, lane: Lane, on: Dispatcher) -> None:
+        """Serve a lane in a thread, which does not die of it."""
+        try:
+            drive(self.serve(lane, on))
+        except Exception as error:
+            self._supervisor.note_death("hook actor", error)
 
     async def serve(self, lane: Lane, on: Dispatcher) -> None:
         """Call a lane's hooks, one after the other, until none is owed."""
@@ -229,7 +235,7 @@ class HookActor:
                 # that is being cancelled.
                 if on.is_cancelled(lane.run, caught):
                     raise
-                status, error = "failed", caught
+                status, error = "failed", unwrap_stop_iteration(caught)
         self._end(lane, status, began, attempts, error)
 
     def _end(
@@ -305,7 +311,7 @@ def log_failure(outcome: HookOutcome) -> None:
         state=outcome.state,
         status=outcome.status,
         attempts=outcome.attempts,
-        error=outcome.error and safe_text(outcome.error),
+        error=None if outcome.error is None else safe_text(outcome.error),
         exc_info=outcome.error,
     )
 

@@ -6,6 +6,7 @@ when nothing special happens, and a frozen ``__init__`` costs three times as muc
 
 from __future__ import annotations
 
+import enum
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 if TYPE_CHECKING:
@@ -13,6 +14,16 @@ if TYPE_CHECKING:
 
 Cause = Literal["user", "host", "parent", "sibling", "shutdown"]
 """Who asked a run to stop."""
+
+
+class Asked(enum.Enum):
+    """What a body was asked to stop for."""
+
+    NOTHING = "nothing"
+    CANCEL = "cancel"
+    DEADLINE = "deadline"
+    HOST = "host"
+    TERMINATION = "termination"
 
 
 class Message:

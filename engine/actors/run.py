@@ -16,8 +16,6 @@ from collections.abc import Callable
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, Final
 
-import structlog
-
 from engine.actors import messages as m
 from engine.actors.family import Kin
 from engine.context import IN_HOOK, bound_context
@@ -42,9 +40,9 @@ if TYPE_CHECKING:
     from engine.actors.hook import Lane
     from engine.definition import Definition
     from engine.dispatch.base import Dispatcher, Wake
+    from engine.hooks import HookOutcome
     from engine.host import Engine
 
-log = structlog.get_logger("engine")
 
 ILLEGAL: Final = object()
 
@@ -56,13 +54,13 @@ class RunActor(Kin):
         "__weakref__",
         "_name",
         "args",
+        "asked",
         "attempt",
         "baseline",
         "clock_ended",
         "clock_started",
         "context",
         "created",
-        "deadline_passed",
         "definition",
         "dispatcher",
         "driver",
@@ -70,9 +68,9 @@ class RunActor(Kin):
         "id",
         "interrupts",
         "is_prepared",
+        "outcomes",
         "kwargs",
         "lane",
-        "is_terminated",
         "settled",
         "site",
         "started",
@@ -123,14 +121,14 @@ class RunActor(Kin):
         self.is_prepared = True
         self.baseline = 0
         self.interrupts = 0
-        self.deadline_passed = False
-        self.is_terminated = False
+        self.asked = m.Asked.NOTHING
         self.verdict = None
         self.children = None
         self.on_childless = None
         self.failures = None
         self.observed = False
         self.lane: Lane | None = None
+        self.outcomes: tuple[HookOutcome, ...] = ()
         self.waiters: list[Wake] | None = None
         self.settled = False
         self.context: Context | None = None
@@ -255,7 +253,10 @@ class RunActor(Kin):
         self._enter(timed_out_state(self, message.timeout))
 
     def _cancel_requested(self, message: m.CancelRequested) -> None:
+        if self.asked is m.Asked.TERMINATION:
+            return  # the process ends; that outranks whoever else asks
         text = message.reason or ASKED_TO_STOP[message.cause]
+        self.asked = m.Asked.CANCEL
         self._enter(self._state(CANCELLING, "Cancelling", text, None, message.cause))
         self.stop_children()
         self._stop_body(m.STOPPED)
@@ -273,13 +274,13 @@ class RunActor(Kin):
 
     def _deadline(self, message: m.DeadlinePassed) -> None:
         if self.state.type is RUNNING and message.attempt == self.attempt:
-            self.deadline_passed = True
+            self.asked = m.Asked.DEADLINE
             self.stop_children()
             self._stop_body(m.TimedOut(self.definition.options.timeout or 0.0))
 
     def _terminate(self) -> None:
         if not self.is_over:
-            self.is_terminated = True
+            self.asked = m.Asked.TERMINATION
             for child in tuple(self.children or ()):
                 child.send(m.TERMINATE)
             self._stop_body(m.terminated(None))
@@ -299,7 +300,7 @@ class RunActor(Kin):
                 dispatcher.interrupt(self)
         else:
             self.interrupts += 1
-            self.engine.abandoned += 1
+            dispatcher.interrupt(self)
             self._conclude_now(verdict)
 
     def _conclude_now(self, verdict: m.Message) -> None:
@@ -343,6 +344,9 @@ class RunActor(Kin):
         """Let go of everybody who waits: the run is over and its hooks are done."""
         self.settled = True
         self.context = None
+        if self.lane is not None:
+            # The lane refers to the run as the run does to it.
+            self.outcomes, self.lane = tuple(self.lane.outcomes), None
         self.disown_failures()
         waiters, self.waiters = self.waiters, None
         for wake in waiters or ():

@@ -20,16 +20,14 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-import structlog
-
 from engine.actors import messages as m
 from engine.exceptions import EngineFailedError, Terminated
-from engine.states import CANCELLING, safe_text
+from engine.logging import log
+from engine.states import safe_text
 
 if TYPE_CHECKING:
     from engine.actors.run import RunActor
 
-log = structlog.get_logger("engine")
 
 RESTARTS: Final = 5
 PERIOD: Final = 10.0
@@ -43,16 +41,6 @@ class ExitKind(enum.Enum):
     CANCELLED = "cancelled"
     CLOSED = "closed"
     DIED = "died"
-
-
-class Asked(enum.Enum):
-    """What had been asked of the run when its body ended."""
-
-    NOTHING = "nothing"
-    CANCEL = "cancel"
-    DEADLINE = "deadline"
-    HOST = "host"
-    TERMINATION = "termination"
 
 
 def stop(run: RunActor, error: BaseException | None) -> m.Message:
@@ -115,28 +103,28 @@ def terminate(run: RunActor, error: BaseException | None) -> m.Message:
 
 Verdict = Callable[["RunActor", BaseException | None], m.Message]
 
-POLICY: Final[dict[ExitKind, dict[Asked, Verdict]]] = {
+POLICY: Final[dict[ExitKind, dict[m.Asked, Verdict]]] = {
     ExitKind.RETURNED: {
-        Asked.CANCEL: stop,
-        Asked.DEADLINE: time_out,
-        Asked.TERMINATION: terminate,
+        m.Asked.CANCEL: stop,
+        m.Asked.DEADLINE: time_out,
+        m.Asked.TERMINATION: terminate,
     },
     ExitKind.RAISED: {
-        Asked.NOTHING: fail,
-        Asked.CANCEL: stop,
-        Asked.DEADLINE: time_out,
-        Asked.HOST: stop_for_host,
-        Asked.TERMINATION: terminate,
+        m.Asked.NOTHING: fail,
+        m.Asked.CANCEL: stop,
+        m.Asked.DEADLINE: time_out,
+        m.Asked.HOST: stop_for_host,
+        m.Asked.TERMINATION: terminate,
     },
     ExitKind.CANCELLED: {
-        Asked.NOTHING: stray,
-        Asked.CANCEL: stop,
-        Asked.DEADLINE: time_out,
-        Asked.HOST: stop_for_host,
-        Asked.TERMINATION: terminate,
+        m.Asked.NOTHING: stray,
+        m.Asked.CANCEL: stop,
+        m.Asked.DEADLINE: time_out,
+        m.Asked.HOST: stop_for_host,
+        m.Asked.TERMINATION: terminate,
     },
-    ExitKind.CLOSED: dict.fromkeys(Asked, stop_for_host),
-    ExitKind.DIED: {**dict.fromkeys(Asked, lose), Asked.TERMINATION: terminate},
+    ExitKind.CLOSED: dict.fromkeys(m.Asked, stop_for_host),
+    ExitKind.DIED: {**dict.fromkeys(m.Asked, lose), m.Asked.TERMINATION: terminate},
 }
 
 
@@ -156,14 +144,11 @@ class Exit:
         self, run: RunActor, error: BaseException | None, by_host: bool
     ) -> None:
         self.kind, self.error = classify(error)
-        if run.is_terminated:
-            self.asked = Asked.TERMINATION
-        elif run.state.type is CANCELLING:
-            self.asked = Asked.CANCEL
-        elif run.deadline_passed:
-            self.asked = Asked.DEADLINE
-        else:
-            self.asked = Asked.HOST if by_host else Asked.NOTHING
+        if self.kind is ExitKind.CLOSED and not run.definition.is_async:
+            self.kind = ExitKind.DIED  # a sync body raised it; nothing was closed
+        self.asked = run.asked
+        if by_host and run.asked is m.Asked.NOTHING:
+            self.asked = m.Asked.HOST
         self.verdict = POLICY[self.kind][self.asked](run, self.error)
 
 
@@ -213,12 +198,16 @@ class Supervisor:
                 await serve()
                 return
             except Exception as error:
-                log.error(
-                    "actor_died", actor=name, error=safe_text(error), exc_info=error
-                )
-                if not self.may_restart(name):
-                    self._escalate(EngineFailedError(name, RESTARTS, PERIOD))
+                if not self.note_death(name, error):
                     return
+
+    def note_death(self, name: str, error: BaseException) -> bool:
+        """Log an actor's death; say whether to start it again, or escalate."""
+        log.error("actor_died", actor=name, error=safe_text(error), exc_info=error)
+        if self.may_restart(name):
+            return True
+        self._escalate(EngineFailedError(name, RESTARTS, PERIOD))
+        return False
 
     def may_restart(self, name: str) -> bool:
         """Count a death; say whether it is within the intensity."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from functools import partial
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
@@ -125,18 +125,24 @@ class AsyncioDispatcher(AsyncioWaiter, HookCaller):
         run.host = None
         return error
 
-    async def withdraw(self, run: RunActor) -> None:
-        """Take back interruptions that the body did not use up."""
+    async def withdraw(self, run: RunActor) -> BaseException | None:
+        """Take back interruptions that the body did not use up.
+
+        A request made while the task itself was running is yet to be raised, and would
+        hit whatever the host awaits next. One of the host's own may arrive with it: it
+        is returned.
+        """
         task = asyncio.current_task()
-        if task is None:
-            return
-        # A request made while the task itself was running is yet to be raised, and
-        # would hit whatever the host awaits next.
-        with suppress(asyncio.CancelledError):
+        cancellation: BaseException | None = None
+        try:
             await asyncio.sleep(0)
+        except asyncio.CancelledError as error:
+            cancellation = error
         while run.interrupts:
             run.interrupts -= 1
-            task.uncancel()
+            if task is not None:
+                task.uncancel()
+        return cancellation
 
     def is_cancelled(self, run: RunActor, error: BaseException | None) -> bool:
         """Whether somebody else cancels the task that *run* is driven in."""
@@ -161,15 +167,20 @@ class AsyncioDispatcher(AsyncioWaiter, HookCaller):
     def call_later(
         self, run: RunActor, seconds: float, call: Callable[[], None]
     ) -> Callable[[], None]:
-        """Have *call* called after a time, from any thread; return what cancels that."""
+        """Have *call* called after a time, from any thread; return what cancels that.
+
+        In an empty context: the loop keeps a cancelled timer until its time has come,
+        and the caller's context would keep the run as long.
+        """
         if get_ident() == self.thread_id:
-            return self.loop.call_later(seconds, call).cancel
+            return self.loop.call_later(seconds, call, context=Context()).cancel
         timers: list[asyncio.TimerHandle] = []
         cancelled = False
 
         def schedule() -> None:
             if not cancelled:
-                timers.append(self.loop.call_later(seconds, call))
+                timer = self.loop.call_later(seconds, call, context=Context())
+                timers.append(timer)
 
         def cancel() -> None:
             nonlocal cancelled

@@ -38,14 +38,18 @@ class Dispatcher(Protocol):
     def leave(self, run: RunActor, error: BaseException | None) -> BaseException | None:
         """End what `enter` began; return what is left of the body's *error*."""
 
-    async def withdraw(self, run: RunActor) -> None:
-        """Take back interruptions that the body did not use up."""
+    async def withdraw(self, run: RunActor) -> BaseException | None:
+        """Take back interruptions that the body did not use up.
+
+        Returns:
+            A cancellation that was raised meanwhile, perhaps the host's own; else None.
+        """
 
     def is_cancelled(self, run: RunActor, error: BaseException | None) -> bool:
         """Whether somebody else cancels the task or scope that *run* is driven in."""
 
     def interrupt(self, run: RunActor) -> None:
-        """Stop the body of *run*, from any thread."""
+        """Stop the body of *run*, or go on without it; from any thread."""
 
     async def wait(
         self, subscribe: Subscribe, unsubscribe: Callable[[Wake], None] | None = None

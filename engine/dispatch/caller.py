@@ -66,18 +66,23 @@ class CallerDispatcher:
             if run.interrupts:
                 run.interrupts = 0
                 run.engine.abandoned -= 1
+                if not self.in_place:
+                    self._threads.returned()
         return error
 
-    async def withdraw(self, run: RunActor) -> None:
+    async def withdraw(self, run: RunActor) -> BaseException | None:
         """Nothing to take back: a thread cannot be interrupted."""
+        return None
 
     def is_cancelled(self, run: RunActor, error: BaseException | None) -> bool:
         """A thread is never cancelled from outside."""
         return False
 
     def interrupt(self, run: RunActor) -> None:
-        """Never asked for: see `can_interrupt`."""
-        raise AssertionError("a thread cannot be interrupted")
+        """Give the body up: its thread is abandoned, and another takes its place."""
+        run.engine.abandoned += 1
+        if not self.in_place:
+            self._threads.lost()
 
     async def wait(
         self, subscribe: Subscribe, unsubscribe: Callable[[Wake], None] | None = None

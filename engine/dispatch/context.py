@@ -1,10 +1,13 @@
-"""Awaiting something inside of a given context, without a task of its own."""
+"""Entering what has to be entered by hand: contexts for awaits, and scopes."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Generator
 from contextvars import Context
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from types import TracebackType
 
 
 class InContext:
@@ -41,3 +44,12 @@ class InContext:
                 step, value = (
                     (steps.__next__, ()) if sent is None else (steps.send, (sent,))
                 )
+
+
+def exc_details(
+    error: BaseException | None,
+) -> tuple[type[BaseException] | None, BaseException | None, TracebackType | None]:
+    """Return what ``__exit__`` takes for *error*."""
+    if error is None:
+        return None, None, None
+    return type(error), error, error.__traceback__

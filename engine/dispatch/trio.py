@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from engine.dispatch.context import exc_details
 from engine.dispatch.loop import HookCaller
 
 if TYPE_CHECKING:
@@ -97,17 +98,16 @@ class TrioDispatcher(TrioWaiter, HookCaller):
         """End what `enter` began; return what is left of the body's *error*."""
         scope, run.host = run.host, None
         try:
-            swallowed = scope.__exit__(
-                type(error), error, error and error.__traceback__
-            )
+            swallowed = scope.__exit__(*exc_details(error))
         except BaseException as rest:
             # What remains of a group after our own cancellation was taken out of it.
             return rest
         return None if swallowed else error
 
-    async def withdraw(self, run: RunActor) -> None:
+    async def withdraw(self, run: RunActor) -> BaseException | None:
         """Nothing to take back: a scope's cancellation ends with the scope."""
         run.interrupts = 0
+        return None
 
     def is_cancelled(self, run: RunActor, error: BaseException | None) -> bool:
         """Whether somebody else cancels a scope that *run* is driven in."""
@@ -152,22 +152,25 @@ async def open_dispatcher(hook_threads: ThreadPool) -> AsyncIterator[TrioDispatc
     A cancellation of the block does not reach them: whoever opened it tells the runs
     first, so that they end as cancelled by the one who asked.
     """
-    ready, over = trio.Event(), trio.Event()
+    ready, over, closed = trio.Event(), trio.Event(), trio.Event()
     dispatchers: list[TrioDispatcher] = []
 
     async def keep() -> None:
-        with trio.CancelScope(shield=True):
-            async with trio.open_nursery() as nursery:
-                dispatchers.append(TrioDispatcher(hook_threads, nursery))
-                ready.set()
-                await over.wait()
-                nursery.cancel_scope.cancel()
+        async with trio.open_nursery() as nursery:
+            dispatchers.append(TrioDispatcher(hook_threads, nursery))
+            ready.set()
+            await over.wait()
+            nursery.cancel_scope.cancel()
+        closed.set()
 
-    async with trio.open_nursery() as outer:
-        outer.start_soon(keep)
+    # Not a nursery of the block's own task: that would be cancelled together with the
+    # block, and would wrap what the block raises into a group.
+    trio.lowlevel.spawn_system_task(keep)
+    with trio.CancelScope(shield=True):
+        await ready.wait()
+    try:
+        yield dispatchers[0]
+    finally:
+        over.set()
         with trio.CancelScope(shield=True):
-            await ready.wait()
-        try:
-            yield dispatchers[0]
-        finally:
-            over.set()
+            await closed.wait()

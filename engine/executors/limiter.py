@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from engine.actors.run import RunActor
+    from engine.actors.family import Kin
 
 
 class Limiter:
@@ -21,24 +21,24 @@ class Limiter:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._holders: set[RunActor] = set()
-        self._waiting: deque[tuple[RunActor, Callable[[], None]]] = deque()
+        self._holders: set[Kin] = set()
+        self._waiting: deque[tuple[Kin, Callable[[], None]]] = deque()
 
     @property
     def waiting(self) -> int:
         """How many runs wait for a place."""
         return len(self._waiting)
 
-    def start(self, run: RunActor, start: Callable[[], None]) -> None:
+    def start(self, run: Kin, start: Callable[[], None]) -> None:
         """Call *start* when there is a place for *run*; with the engine's lock held."""
         self._waiting.append((run, start))
         self._fill()
 
-    def hold(self, run: RunActor) -> None:
+    def hold(self, run: Kin) -> None:
         """Give *run* a place, past the limit if need be."""
         self._holders.add(run)
 
-    def release(self, run: RunActor) -> None:
+    def release(self, run: Kin) -> None:
         """Take the place of *run*, if it has one, for the next."""
         self._holders.discard(run)
         self._fill()

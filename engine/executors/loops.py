@@ -26,7 +26,7 @@ class Loops:
     """Finds and starts an engine's loops.
 
     Attributes:
-        home: The host's loop; None for a host without one, or before it is opened.
+        backend: The kind of loop that is started in the background.
     """
 
     def __init__(self, hook_threads: ThreadPool) -> None:
@@ -34,7 +34,7 @@ class Loops:
         self._lock = Lock()
         self._loops: list[LoopDispatcher | None] = [None]
         self._backgrounds: list[BackgroundLoop] = []
-        self._backend: Backend = "asyncio"
+        self.backend: Backend = "asyncio"
 
     @property
     def home(self) -> LoopDispatcher | None:
@@ -44,7 +44,7 @@ class Loops:
     def settle_at(self, home: LoopDispatcher, backend: Backend) -> None:
         """Take a loop as the host's; background ones will be of its kind."""
         self._loops[0] = home
-        self._backend = backend
+        self.backend = backend
 
     @property
     def base_site(self) -> int:
@@ -55,7 +55,7 @@ class Loops:
         """Return the loop of a site, starting one in the background if need be."""
         with self._lock:
             while len(self._loops) <= site:
-                background = BackgroundLoop(self._backend, self._hook_threads)
+                background = BackgroundLoop(self.backend, self._hook_threads)
                 self._loops.append(background.start())
                 self._backgrounds.append(background)
             return self._loops[site]

@@ -48,7 +48,11 @@ class Job:
         self._error: BaseException | None = None
 
     def __call__(self) -> None:
-        """Make the call; by the pool's thread."""
+        """Make the call, unless it was given up before; by the pool's thread."""
+        with self._lock:
+            if self._state == "abandoned":
+                return
+            self._state = "running"
         try:
             self._value = self._fn(*self._args)
         except BaseException as error:
@@ -76,12 +80,17 @@ class Job:
             return True
 
     def abandon(self) -> bool:
-        """Wait no more for a call that hangs; False if it has just returned."""
+        """Wait no more for a call; False if it has just returned.
+
+        One that has not begun never will.
+        """
         with self._lock:
             if self._state == "done":
                 return False
+            hangs = self._state == "running"
             self._state = "abandoned"
-        self._pool.lost()
+        if hangs:
+            self._pool.lost()
         return True
 
     def result(self) -> Any:
