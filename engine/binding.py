@@ -32,7 +32,8 @@ class Binder:
         self.signature = inspect.signature(fn)
         parameters = self.signature.parameters.values()
         self.names = tuple(self.signature.parameters)
-        self.extra = any(p.kind is p.VAR_KEYWORD for p in parameters)
+        # The name of the parameter that takes any keyword argument, or None.
+        self.extra = next((p.name for p in parameters if p.kind is p.VAR_KEYWORD), None)
         positional = [p for p in parameters if p.kind in POSITIONAL]
         self.least = sum(p.default is p.empty for p in positional)
         self.most: float = len(positional)

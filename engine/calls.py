@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from engine.context import CURRENT, SCOPE
 from engine.dispatch.here import running_backend
-from engine.exceptions import NoEngineError
+from engine.exceptions import EngineLoopError, NoEngineError
 from engine.handles import outcome
 from engine.host import Engine
 from engine.placement import (
     current_run,
     drive_in_place,
-    loop_here,
     perform_in_place,
     submit,
 )
@@ -127,5 +126,7 @@ def start_service_here(perform: Callable[[], Coroutine[Any, Any, None]]) -> None
     engine = find_engine()
     if engine is None:
         raise NoEngineError("stream()")
-    loop, _ = loop_here(engine, current_run(engine))
-    loop.spawn_service(perform)
+    here = engine.loops.here()
+    if here is None:
+        raise EngineLoopError("stream()")
+    here[0].spawn_service(perform)

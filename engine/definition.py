@@ -84,7 +84,10 @@ class Definition(Generic[P, R_co]):
             if timeout is None
             else check.seconds("timeout_seconds", timeout, zero=False),
             run_name=check.template(
-                f"{self.kind}_run_name", run_name, names, extra=self.binder.extra
+                f"{self.kind}_run_name",
+                run_name,
+                names,
+                extra=self.binder.extra is not None,
             ),
             log_prints=bool(given.get("log_prints")),
             validate=bool(given.get("validate_parameters")),
@@ -113,7 +116,10 @@ class Definition(Generic[P, R_co]):
             if kind in options:
                 hooks.replace(kind, options[kind] or ())
         copy.hooks = hooks
-        return copy
+        if self.bound_to is None:
+            return copy
+        is_class = isinstance(self._fn, classmethod)
+        return copy.__get__(*((None, self.bound_to) if is_class else (self.bound_to,)))
 
     @classmethod
     def _refuse_unknown(cls, options: Mapping[str, Any]) -> None:
@@ -160,7 +166,9 @@ class Definition(Generic[P, R_co]):
             return None
         parameters = run.parameters
         if isinstance(template, str):
-            return template.format(**{"self": self.bound_to, **parameters})
+            bound = {"self": self.bound_to, "cls": self.bound_to}
+            extra = parameters.get(self.binder.extra or "", {})
+            return template.format(**{**bound, **extra, **parameters})
         takes_parameters = "parameters" in inspect.signature(template).parameters
         name = template(parameters=parameters) if takes_parameters else template()
         if isinstance(name, str):

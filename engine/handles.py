@@ -82,7 +82,10 @@ class RunHandle(Generic[R_co]):
 
     def __await__(self) -> Generator[Any, Any, R_co]:
         """Wait for the run and its hooks; give its value or raise its error."""
-        states = [(yield from self.join().__await__())]
+        if not self._actor.settled:
+            yield from self.join().__await__()
+        self._actor.observe()
+        states = [self._actor.state]
         del self  # see State.result
         return outcome(states.pop())  # type: ignore[no-any-return]
 

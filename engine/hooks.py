@@ -41,6 +41,13 @@ HookKind = Literal[
 ]
 KINDS: Final[tuple[HookKind, ...]] = get_args(HookKind)
 
+TransactionHookKind = Literal["on_commit", "on_rollback"]
+"""Hooks of a task's transaction: no transition owes them, its end does."""
+
+TRANSACTION_KINDS: Final[tuple[TransactionHookKind, ...]] = get_args(
+    TransactionHookKind
+)
+
 HookStatus = Literal["delivered", "failed", "timed_out", "undelivered"]
 
 ON_ENTERING: Final[dict[StateType, HookKind]] = {
@@ -68,14 +75,16 @@ def kinds_due(previous: State[Any] | None, state: State[Any]) -> tuple[HookKind,
 
 @attrs.frozen(kw_only=True)
 class HookOutcome:
-    """What became of one hook that a transition owed.
+    """What became of one hook that a transition, or a transaction's end, owed.
 
     Attributes:
         hook: The hook's name.
         kind: The list it was registered in, or ``on_transition`` for an engine's own.
         run_id: The run whose transition owed it.
         sequence: The transition's number; with *run_id* and *hook* the delivery's key.
-        state: Name of the state that was entered.
+            Of a transaction's hooks the number of the last transition before them.
+        state: Name of the state that was entered; of a transaction's hooks
+            ``Committed`` or ``RolledBack``.
         status: ``delivered``, ``failed`` (it raised), ``timed_out``, or
             ``undelivered`` (the engine shut down first).
         seconds: How long all attempts took together.
@@ -153,7 +162,9 @@ class Hooks:
     def __bool__(self) -> bool:
         return bool(self.by_kind)
 
-    def add(self, kind: HookKind, fn: Callable[..., Any] | Hook) -> None:
+    def add(
+        self, kind: HookKind | TransactionHookKind, fn: Callable[..., Any] | Hook
+    ) -> None:
         """Append a hook, after checking that it can be called as one.
 
         Raises:
@@ -165,7 +176,9 @@ class Hooks:
         # A new tuple, because a run may be walking the old one in another thread.
         self.by_kind[kind] = (*self.by_kind.get(kind, ()), hook)
 
-    def replace(self, kind: HookKind, hooks: Iterable[Any]) -> None:
+    def replace(
+        self, kind: HookKind | TransactionHookKind, hooks: Iterable[Any]
+    ) -> None:
         """Put *hooks* in place of the kind's list; an empty one clears it."""
         if isinstance(hooks, str) or not isinstance(hooks, Iterable):
             raise HookDefinitionError(
@@ -199,8 +212,8 @@ class Hooks:
         problem = f"it is {_article(type(fn).__name__)}, not a callable"
         raise HookDefinitionError(safe_name(fn), kind, problem, self._form(kind))
 
-    def _check(self, kind: HookKind, hook: Hook) -> None:
-        problem = signature_problem(hook.fn, 3)
+    def _check(self, kind: HookKind | TransactionHookKind, hook: Hook) -> None:
+        problem = signature_problem(hook.fn, 1 if kind in TRANSACTION_KINDS else 3)
         if problem is None and hook.on_error == "fail_run":
             if kind not in ("on_running", "on_retry"):
                 problem = "on_error='fail_run' is for on_running and on_retry only"
@@ -209,9 +222,12 @@ class Hooks:
 
     def _form(self, kind: str) -> str:
         owner = self.owner
+        takes = f"{owner}, {owner}_run, state"
+        if kind in TRANSACTION_KINDS:
+            takes = "transaction"
         return (
             f"A hook looks like this:\n\n"
-            f"def hook({owner}, {owner}_run, state): ...\n\n"
+            f"def hook({takes}): ...\n\n"
             f"@{owner}({kind}=[hook])\ndef my_{owner}(): ..."
         )
 

@@ -146,7 +146,7 @@ class Engine:
         self.lock = RLock()
         self.prefix = new_prefix()
         self.next_number = itertools.count(1).__next__
-        self.live: dict[RunActor, None] = {}
+        self.live: dict[Any, None] = {}
         self.abandoned = 0
         self.broadcast = Broadcast(self.lock, Transition)
         own_hooks = [transition_hook(hook) for hook in on_transition]

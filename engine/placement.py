@@ -20,7 +20,8 @@ from engine.actors.run import RunActor
 from engine.context import CURRENT, IN_HOOK, TAGS
 from engine.dispatch.caller import drive
 from engine.dispatch.here import running_backend
-from engine.exceptions import DeadlockError
+from engine.exceptions import DeadlockError, EngineLoopError
+from engine.executors.background import dispatching
 from engine.handles import RunHandle
 from engine.logging import log
 from engine.states import PENDING
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 Args = tuple[Any, ...]
 Kwargs = dict[str, Any]
+Here = tuple["Dispatcher", int]
+"""A loop and its site."""
 
 LOOP_HELD_SECONDS: Final = 0.1
 """From how long on a sync call that held an event loop is worth a warning."""
@@ -159,18 +162,21 @@ def place_after(run: RunActor, start: Callable[[], None]) -> None:
 
 def place(engine: Engine, run: RunActor) -> None:
     """Start a Pending run, or queue it where the engine's concurrency is limited."""
+    if engine.limiter is None:
+        start(engine, run)
+    else:
+        later = partial(copy_context().run, start, engine, run)
+        with engine.lock:
+            engine.limiter.start(run, later)
+
+
+def start(engine: Engine, run: RunActor) -> None:
+    """Hand a Pending run to a loop or to the worker threads; never waits."""
     if run.definition.is_async:
         loop = engine.loops.at(run.site)
-        start = partial(loop.spawn, perform, run, loop)
+        loop.spawn(perform, run, loop)
     else:
-        start = partial(
-            engine.threads.submit, partial(work, engine, run, copy_context())
-        )
-    if engine.limiter is None:
-        start()
-    else:
-        with engine.lock:
-            engine.limiter.start(run, partial(copy_context().run, start))
+        engine.threads.submit(partial(work, engine, run, copy_context()))
 
 
 def work(engine: Engine, run: RunActor, context: Any) -> None:
@@ -191,14 +197,20 @@ async def perform_in_place(
     *,
     parent: RunActor | None,
     wait_for: Iterable[Any] | None,
+    borrowed: Here | None = None,
 ) -> Any:
     """Run an async body in the calling task; return the terminal state."""
-    on, site = loop_here(engine, parent)
+    here = borrowed or loop_here(engine, parent)
+    if here is None:
+        return await perform_on_foreign_loop(
+            engine, definition, args, kwargs, parent=parent, wait_for=wait_for
+        )
+    on, site = here
     run = create(
         engine, definition, args, kwargs,
         parent=parent, site=site, wait_for=wait_for, on=on,
     )  # fmt: skip
-    carry = await perform(run, on)
+    carry = await perform(run, on, in_place=True)
     if not run.settled and not isinstance(carry, GeneratorExit):
         carry = await on.wait_shielded(run.subscribe_settled) or carry
     if carry is None:
@@ -207,6 +219,28 @@ async def perform_in_place(
         raise carry
     finally:
         del carry, run  # see State.result
+
+
+async def perform_on_foreign_loop(
+    engine: Engine, definition: Definition[..., Any], args: Args, kwargs: Kwargs,
+    *, parent: RunActor | None, wait_for: Iterable[Any] | None,
+) -> Any:  # fmt: skip
+    """Run an async body on a loop that a sync run has started for it.
+
+    That is what ``asyncio.run(my_task())`` in a sync flow does.
+
+    Raises:
+        EngineLoopError: No sync run has: the loop is somebody else's.
+    """
+    backend = running_backend()
+    if parent is None or parent.dispatcher is None or parent.dispatcher.can_interrupt:
+        raise EngineLoopError(f"{definition.name}()")
+    assert backend is not None
+    async with dispatching(backend, engine.hook_threads) as on:
+        return await perform_in_place(
+            engine, definition, args, kwargs,
+            parent=parent, wait_for=wait_for, borrowed=(on, parent.site),
+        )  # fmt: skip
 
 
 def drive_in_place(
@@ -228,7 +262,7 @@ def drive_in_place(
         engine, definition, args, kwargs,
         parent=parent, site=site, wait_for=wait_for, on=on,
     )  # fmt: skip
-    carry = drive(perform(run, on))
+    carry = drive(perform(run, on, in_place=True))
     if run.lane is not None:
         drive(on.wait_for_lane(run.lane))
     if not run.settled:
@@ -250,12 +284,8 @@ def drive_in_place(
         del carry, run
 
 
-def loop_here(engine: Engine, parent: RunActor | None) -> tuple[Any, int]:
-    """Return the loop that runs in this thread, and its site.
-
-    Raises:
-        EngineLoopError: It is none of the engine's.
-    """
+def loop_here(engine: Engine, parent: RunActor | None) -> Here | None:
+    """Return the loop that runs in this thread, and its site; None if it is foreign."""
     on = None if parent is None else parent.dispatcher
     if parent is not None and on is not None and on.can_interrupt and on.is_current():
         return on, parent.site  # the common case, found without a search

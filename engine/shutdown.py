@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from engine.host import Engine
 
 
+STOP_SECONDS = 1.0
+"""Seconds that cancelled runs get at least: a grace of 0 means not to drain."""
+
 HOOK_MARGIN = 2.0
 """Seconds that hooks get beyond the longest time one of them may take."""
 
@@ -68,7 +71,8 @@ class Shutdown:
         for run in tuple(engine.live):
             run.send(m.CancelRequested("shutdown"))
         if left:
-            await self._wait_shielded(engine.subscribe_drained, self._grace)
+            grace = max(self._grace, STOP_SECONDS)
+            await self._wait_shielded(engine.subscribe_drained, grace)
         stuck = give_up_runs(engine)
         await self._wait_shielded(
             engine.hooks.subscribe_idle, engine.hook_timeout + HOOK_MARGIN

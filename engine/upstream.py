@@ -67,7 +67,10 @@ def may_hold_runs(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     for value in args:
         if value.__class__ not in ATOMS:
             return True
-    return any(value.__class__ not in ATOMS for value in kwargs.values())
+    for value in kwargs.values():  # noqa: SIM110 - a generator costs more than this
+        if value.__class__ not in ATOMS:
+            return True
+    return False
 
 
 class Walker:

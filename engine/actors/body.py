@@ -12,7 +12,6 @@ by its host, or by nobody.
 from __future__ import annotations
 
 import inspect
-from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -33,6 +32,7 @@ from engine.states import (
     safe_text,
     unwrap_stop_iteration,
 )
+from engine.tracebacks import trim_traceback
 from engine.upstream import ATOMS, Judge, Resolve, Search
 
 if TYPE_CHECKING:
@@ -47,8 +47,14 @@ Carry = BaseException | None
 an exception such as `SystemExit`."""
 
 
-async def perform(run: RunActor, on: Dispatcher) -> Carry:
-    """Drive *run* to the end of its body; its children may take a little longer."""
+async def perform(run: RunActor, on: Dispatcher, in_place: bool = False) -> Carry:
+    """Drive *run* to the end of its body; its children may take a little longer.
+
+    Args:
+        run: A run that is Pending, else nothing happens.
+        on: Where it is driven.
+        in_place: Whether the context is the caller's, who goes on in it.
+    """
     if not run.state.is_pending():
         return None  # cancelled before it began
     binding = bind(run)
@@ -63,7 +69,8 @@ async def perform(run: RunActor, on: Dispatcher) -> Carry:
         verdict, carry = m.Lost("engine", safe_text(error), error), error
     if has_hooks:
         run.context = copy_context()  # so that hooks see what the body has set
-    unbind(binding)
+    if in_place:
+        unbind(binding)
     run.conclude(verdict)
     return carry
 
@@ -161,7 +168,7 @@ async def retry(run: RunActor, on: Dispatcher, failed: m.Message) -> m.Message:
     options = run.definition.options
     run.asked = NOTHING
     state = state_of(run, failed)
-    if not await wants_retry(run, state):
+    if not await wants_retry(run, on, state):
         return failed
     run.stop_children()
     await on.wait(run.subscribe_childless)
@@ -175,7 +182,7 @@ async def retry(run: RunActor, on: Dispatcher, failed: m.Message) -> m.Message:
     return await attempt(run, on)
 
 
-async def wants_retry(run: RunActor, state: State[Any]) -> bool:
+async def wants_retry(run: RunActor, on: Dispatcher, state: State[Any]) -> bool:
     """Ask the user's condition, if there is one."""
     condition = run.definition.options.condition
     if condition is None:
@@ -183,7 +190,7 @@ async def wants_retry(run: RunActor, state: State[Any]) -> bool:
     try:
         answer = condition(run.definition, view(run), state)
         if inspect.isawaitable(answer):
-            answer = await answer
+            answer = await on.resolve(run, answer)
     except Exception as error:
         log.error("retry_condition_failed", run_id=run.id, error=safe_text(error))
         return False
@@ -228,6 +235,8 @@ async def wait_for_room(run: RunActor, on: Dispatcher) -> None:
     """Wait until no subscriber that must lose nothing is behind."""
     for buffer in run.engine.broadcast.blocking:
         await on.wait(buffer.await_room, buffer.forget_writer)
+        if run.asked is not NOTHING:
+            buffer.pass_turn()  # another thread stopped it: it will publish nothing
 
 
 async def wait_for_hooks(run: RunActor, on: Dispatcher) -> None:
@@ -261,19 +270,3 @@ async def judge(run: RunActor, on: Dispatcher, value: Any) -> m.Message:
     if is_states(value):
         return m.Concluded(aggregate(value, value))
     return m.Returned(value)
-
-
-def trim_traceback(error: BaseException) -> None:
-    """Drop this library's own frames from the top of a traceback.
-
-    They would bury the user's, and refer to the run, which the exception outlives.
-    """
-    traceback = error.__traceback__
-    while traceback is not None and traceback.tb_frame.f_globals is globals():
-        traceback = traceback.tb_next
-    # Not by assignment, which an exception class may refuse.
-    BaseException.with_traceback(error, traceback)
-    caller = None if traceback is None else traceback.tb_frame.f_back
-    if caller is not None and caller.f_globals is globals():
-        with suppress(RuntimeError):  # still executing
-            caller.clear()

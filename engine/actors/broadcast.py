@@ -112,7 +112,7 @@ class Buffer:
             if not self.items:
                 return None
             item = self.items.popleft()
-            self._wake_writer()
+            self.pass_turn()
             return item
 
     def await_item(self, wake: Wake) -> bool:
@@ -137,7 +137,13 @@ class Buffer:
             if wake in self.writers:
                 self.writers.remove(wake)
             else:
-                self._wake_writer()
+                self.pass_turn()
+
+    def pass_turn(self) -> None:
+        """Let another writer go on in the place of one that was woken and will not."""
+        with self._broadcast.lock:
+            if self.writers and len(self.items) < self.size:
+                self.writers.popleft()()
 
     def discard(self) -> None:
         """Close, and drop what was not read."""
@@ -163,10 +169,6 @@ class Buffer:
             overflow=self.overflow,
         )
 
-    def _wake_writer(self) -> None:
-        if self.writers and len(self.items) < self.size:
-            self.writers.popleft()()
-
     def _wake_reader(self) -> None:
         reader, self.reader = self.reader, None
         if reader is not None:
@@ -186,6 +188,7 @@ class Broadcast:
     __slots__ = (
         "blocking",
         "buffers",
+        "is_closed",
         "lock",
         "make",
         "on_owed",
@@ -201,6 +204,7 @@ class Broadcast:
         self.blocking: tuple[Buffer, ...] = ()
         self.on_owed: Callable[[Transition], None] | None = None
         self.owes_always = False
+        self.is_closed = False
 
     def publish(
         self, run: RunActor, previous: State[Any] | None, state: State[Any]
@@ -228,6 +232,8 @@ class Broadcast:
             self.buffers = (*self.buffers, buffer)
             if buffer.overflow == "block":
                 self.blocking = (*self.blocking, buffer)
+            if self.is_closed:
+                buffer.close()
 
     def remove(self, buffer: Buffer) -> None:
         """Forget a reader."""
@@ -236,5 +242,6 @@ class Broadcast:
 
     def close(self) -> None:
         """End every reader's stream after what it has yet to read."""
+        self.is_closed = True
         for buffer in self.buffers:
             buffer.close()

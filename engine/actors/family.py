@@ -58,6 +58,7 @@ class Kin(Mailbox):
         "observed",
         "on_childless",
         "parent",
+        "siblings",
         "verdict",
     )
 
@@ -72,6 +73,7 @@ class Kin(Mailbox):
         observed: bool
         # Of a live run only, and of a failed one that its parent keeps as unobserved.
         parent: Kin | None
+        siblings: dict[Any, None]
         children: dict[Any, None] | None
         # Children that failed, until somebody looks at them.
         failures: dict[Any, None] | None
@@ -147,13 +149,20 @@ class Kin(Mailbox):
 
     def join_family(self) -> None:
         """Become a child of the parent; with the lock held."""
-        self._siblings()[self] = None
-        if self.engine.limiter is not None and self.parent is not None:
-            self.engine.limiter.release(self.parent)
+        parent = self.parent
+        if parent is None:
+            self.siblings = self.engine.live
+        elif parent.children is None:
+            self.siblings = parent.children = {}
+        else:
+            self.siblings = parent.children
+        self.siblings[self] = None
+        if parent is not None and self.engine.limiter is not None:
+            self.engine.limiter.release(parent)
 
     def leave_family(self) -> None:
         """Stop being one, at the run's end; with the lock held."""
-        self._siblings().pop(self, None)
+        self.siblings.pop(self, None)
         parent, self.parent = self.parent, None
         if parent is None:
             return
@@ -180,11 +189,3 @@ class Kin(Mailbox):
         """Let go of unobserved children, which refer to this run as it does to them."""
         for child in self.failures or ():
             child.parent = None
-
-    def _siblings(self) -> dict[Any, None]:
-        parent = self.parent
-        if parent is None:
-            return self.engine.live
-        if parent.children is None:
-            parent.children = {}
-        return parent.children

@@ -21,9 +21,10 @@ import attrs
 
 from engine.dispatch.caller import drive
 from engine.exceptions import HookTimeout
-from engine.hooks import Hook, HookKind, HookOutcome, HookStatus
+from engine.hooks import TRANSACTION_KINDS, Hook, HookKind, HookOutcome, HookStatus
 from engine.logging import log
 from engine.states import safe_text, unwrap_stop_iteration
+from engine.tracebacks import trim_traceback
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -88,7 +89,9 @@ class Lane:
         waiters, self._waiters = self._waiters, []
         for wake in waiters:
             wake()
-        if self.run.is_over and not self.run.settled:
+        if self.run.settled:
+            self.run.keep_outcomes()
+        elif self.run.is_over:
             self.run.settle()
 
 
@@ -163,6 +166,21 @@ class HookActor:
         self.due += 1
         return lane
 
+    def owe(self, run: RunActor, step: Any, kind: str, hook: Hook) -> Lane:
+        """File a hook that no transition owes, such as a transaction's.
+
+        The run may have settled long ago. Whoever files the hook has the lane served.
+        """
+        with self._lock:
+            lane = run.lane
+            if lane is None and run.settled:
+                lane = run.lane = Lane(run)
+                lane.outcomes.extend(run.outcomes)
+            lane = self._owe(run, lane, step, kind, hook)
+            if self._closed:
+                self._give_up(lane)
+            return lane
+
     def claim(self, lane: Lane) -> bool:
         """Take it upon the caller to serve a lane that is owed and has no server."""
         with self._lock:
@@ -236,6 +254,7 @@ class HookActor:
                 if on.is_cancelled(lane.run, caught):
                     raise
                 status, error = "failed", unwrap_stop_iteration(caught)
+                trim_traceback(error)
         self._end(lane, status, began, attempts, error)
 
     def _end(
@@ -312,12 +331,15 @@ def log_failure(outcome: HookOutcome) -> None:
         status=outcome.status,
         attempts=outcome.attempts,
         error=None if outcome.error is None else safe_text(outcome.error),
-        exc_info=outcome.error,
+        # A hook that hangs was nowhere in particular: its message says it all.
+        exc_info=None if isinstance(outcome.error, HookTimeout) else outcome.error,
     )
 
 
-def hook_arguments(kind: str, transition: Transition) -> tuple[Any, ...]:
+def hook_arguments(kind: str, transition: Any) -> tuple[Any, ...]:
     """Return what a hook is called with."""
     if kind == "on_transition":
         return (transition,)
+    if kind in TRANSACTION_KINDS:
+        return (transition.transaction,)
     return (transition.actor.definition, transition.run, transition.state)

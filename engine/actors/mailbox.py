@@ -41,13 +41,20 @@ class Mailbox:
                     self._queue = deque()
                 self._queue.append(message)
                 return
-            self._handling = True
-            try:
-                self.receive(message)
-                while self._queue:
-                    self.receive(self._queue.popleft())
-            finally:
+            failure: BaseException | None = None
+            while True:
+                self._handling = True
+                try:
+                    self.receive(message)
+                except BaseException as error:
+                    failure = error  # what is queued must not wait for the next send
                 self._handling = False
+                # Not before: what is sent from here on is handled, not queued.
+                if not self._queue:
+                    break
+                message = self._queue.popleft()
+        if failure is not None:
+            raise failure
 
     def receive(self, message: Any) -> None:
         """Handle one message; called with the lock held, never re-entered."""

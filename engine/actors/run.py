@@ -44,9 +44,6 @@ if TYPE_CHECKING:
     from engine.host import Engine
 
 
-ILLEGAL: Final = object()
-
-
 class RunActor(Kin):
     """One execution of a flow or task."""
 
@@ -196,9 +193,9 @@ class RunActor(Kin):
     def receive(self, message: m.Message) -> None:
         """Handle one message."""
         kind = message.__class__
-        target = TRANSITIONS[self.state.type].get(kind, ILLEGAL)
-        if target is not ILLEGAL:
-            REACTIONS[kind](self, message)
+        react = MOVES[self.state.type].get(kind)
+        if react is not None:
+            react(self, message)
         elif isinstance(message, m.DeadlinePassed):
             self._deadline(message)
         elif kind is m.Terminate:
@@ -258,8 +255,9 @@ class RunActor(Kin):
         text = message.reason or ASKED_TO_STOP[message.cause]
         self.asked = m.Asked.CANCEL
         self._enter(self._state(CANCELLING, "Cancelling", text, None, message.cause))
-        self.stop_children()
+        # The body first: woken by the end of a child, it would miss its interruption.
         self._stop_body(m.STOPPED)
+        self.stop_children()
 
     def _stopped(self, _: m.Message) -> None:
         cancelling = self.state
@@ -275,15 +273,15 @@ class RunActor(Kin):
     def _deadline(self, message: m.DeadlinePassed) -> None:
         if self.state.type is RUNNING and message.attempt == self.attempt:
             self.asked = m.Asked.DEADLINE
-            self.stop_children()
             self._stop_body(m.TimedOut(self.definition.options.timeout or 0.0))
+            self.stop_children()
 
     def _terminate(self) -> None:
         if not self.is_over:
             self.asked = m.Asked.TERMINATION
+            self._stop_body(m.terminated(None))
             for child in tuple(self.children or ()):
                 child.send(m.TERMINATE)
-            self._stop_body(m.terminated(None))
 
     def _stop_body(self, verdict: m.Message) -> None:
         """Interrupt the body, or go on without it where that cannot be done."""
@@ -340,13 +338,17 @@ class RunActor(Kin):
         if self.lane is None or self.lane.is_idle:
             self.settle()
 
+    def keep_outcomes(self) -> None:
+        """Let go of the lane, which refers to the run as the run does to it."""
+        if self.lane is not None:
+            self.outcomes, self.lane = tuple(self.lane.outcomes), None
+
     def settle(self) -> None:
         """Let go of everybody who waits: the run is over and its hooks are done."""
         self.settled = True
         self.context = None
         if self.lane is not None:
-            # The lane refers to the run as the run does to it.
-            self.outcomes, self.lane = tuple(self.lane.outcomes), None
+            self.keep_outcomes()
         self.disown_failures()
         waiters, self.waiters = self.waiters, None
         for wake in waiters or ():
@@ -389,4 +391,10 @@ REACTIONS: Final[dict[type[m.Message], Callable[[RunActor, Any], None]]] = {
     m.CancelRequested: RunActor._cancel_requested,
     m.Stopped: RunActor._stopped,
     m.Lost: RunActor._lost,
+}
+
+# The transition table, with what to do in the place of where it leads.
+MOVES: Final = {
+    kind: {message: REACTIONS[message] for message in moves}
+    for kind, moves in TRANSITIONS.items()
 }

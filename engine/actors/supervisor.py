@@ -165,10 +165,11 @@ def classify(
         return ExitKind.CANCELLED, error
     if isinstance(error, BaseExceptionGroup):
         # The user's own nursery or task group may mix cancellations with errors.
-        rest = error.split(cancellations)[1]
+        cancelled, rest = error.split(cancellations)
         if rest is None:
             return ExitKind.CANCELLED, error
-        error = rest
+        if cancelled is not None:
+            error = rest  # else it stays the very object that was raised
     kind = ExitKind.RAISED if isinstance(error, Exception) else ExitKind.DIED
     return kind, error
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -65,6 +65,9 @@ class Dispatcher(Protocol):
     async def wait_within(self, subscribe: Subscribe, seconds: float) -> bool:
         """Wait like `wait`, for a time; whether it happened."""
 
+    async def resolve(self, run: RunActor, awaitable: Awaitable[Any]) -> Any:
+        """Await something of the user's for *run*, on a loop."""
+
     async def sleep(self, run: RunActor, seconds: float) -> None:
         """Wait for a time, or on a thread until *run* is over."""
 
@@ -95,6 +98,11 @@ class LoopDispatcher(Dispatcher, Protocol):
 
     def call_soon(self, call: Callable[..., Any], *args: Any) -> None:
         """Have *call* called on the loop, from any thread."""
+
+    def spawn_service(
+        self, perform: Callable[..., Coroutine[Any, Any, Any]], *args: Any
+    ) -> None:
+        """Start a task that nobody else refers to, from any thread."""
 
     def spawn(
         self, perform: Callable[..., Coroutine[Any, Any, Any]], *args: Any

@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -132,11 +132,14 @@ class CallerDispatcher:
 
     async def sleep(self, run: RunActor, seconds: float) -> None:
         """Block for a time, or until *run* is over."""
+        wakes_at = time.monotonic() + seconds
+        if run.lane is not None:
+            await self.wait_for_lane(run.lane)
         event = threading.Event()
         if run.subscribe_settled(event.set):
             try:
                 with self._threads.lend_place():
-                    event.wait(seconds)
+                    event.wait(max(0.0, wakes_at - time.monotonic()))
             finally:
                 run.unsubscribe_settled(event.set)
 
@@ -174,7 +177,7 @@ class CallerDispatcher:
             )
         if inspect.isawaitable(result):
             loop: HookCaller = self._loop_of(run)
-            await self._await_on(loop, loop.await_hook(context, hook, result, timeout))
+            await self.resolve(run, loop.await_hook(context, hook, result, timeout))
 
     async def _call_in_thread(
         self, hook: Hook, timeout: float, fn: Callable[..., Any], *args: Any
@@ -188,13 +191,16 @@ class CallerDispatcher:
             raise HookTimeout(hook.name, timeout)
         return job.result()
 
-    async def _await_on(self, loop: Any, coroutine: Coroutine[Any, Any, None]) -> None:
+    async def resolve(self, run: RunActor, awaitable: Awaitable[Any]) -> Any:
+        """Await something of the user's on the run's loop, and block until then."""
+        loop = self._loop_of(run)
         event = threading.Event()
+        results: list[Any] = []
         errors: list[BaseException] = []
 
         async def report() -> None:
             try:
-                await coroutine
+                results.append(await awaitable)
             except BaseException as error:
                 errors.append(error)
             finally:
@@ -205,6 +211,7 @@ class CallerDispatcher:
             event.wait()
         if errors:
             raise errors[0]
+        return results[0]
 
 
 def drive(coroutine: Coroutine[Any, Any, Any]) -> Any:

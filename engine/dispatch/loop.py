@@ -42,6 +42,10 @@ class HookCaller:
             await self.wait(subscribe)
         return not scope.cancelled_caught
 
+    async def resolve(self, run: RunActor, awaitable: Awaitable[Any]) -> Any:
+        """Await something of the user's for *run*."""
+        return await awaitable
+
     def shield(self) -> AbstractContextManager[Any]:
         """Return a block that cancellations of what surrounds it do not reach."""
         return anyio.CancelScope(shield=True)

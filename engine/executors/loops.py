@@ -11,7 +11,6 @@ from __future__ import annotations
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final
 
-from engine.exceptions import EngineLoopError
 from engine.executors.background import BackgroundLoop
 
 if TYPE_CHECKING:
@@ -53,10 +52,13 @@ class Loops:
 
     def at(self, site: int) -> Any:
         """Return the loop of a site, starting one in the background if need be."""
+        if site < len(self._loops) and self._loops[site] is not None:
+            return self._loops[site]
         with self._lock:
-            while len(self._loops) <= site:
+            self._loops.extend([None] * (site + 1 - len(self._loops)))
+            if self._loops[site] is None:
                 background = BackgroundLoop(self.backend, self._hook_threads)
-                self._loops.append(background.start())
+                self._loops[site] = background.start()
                 self._backgrounds.append(background)
             return self._loops[site]
 
@@ -64,16 +66,12 @@ class Loops:
         """Return the loop of a site if there is one yet."""
         return self._loops[site] if site < len(self._loops) else None
 
-    def here(self) -> tuple[Any, int]:
-        """Return the loop that runs in this thread, and its site.
-
-        Raises:
-            EngineLoopError: It is none of this engine's.
-        """
+    def here(self) -> tuple[LoopDispatcher, int] | None:
+        """Return the loop that runs in this thread, and its site; None if foreign."""
         for site, loop in enumerate(self._loops):
             if loop is not None and loop.is_current():
                 return loop, site
-        raise EngineLoopError("an async flow or task")
+        return None
 
     def site_beside_here(self) -> int:
         """Return the site for a sync run that holds this thread, whatever runs in it."""
