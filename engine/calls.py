@@ -6,7 +6,7 @@ else the only one entered in this process, else one opened for the length of the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from engine.context import CURRENT, SCOPE
@@ -23,7 +23,9 @@ from engine.placement import (
 from engine.registry import ENTERED
 
 if TYPE_CHECKING:
+    from engine.actors.run import RunActor
     from engine.definition import Definition
+    from engine.dispatch.base import LoopDispatcher
     from engine.handles import RunHandle
 
 Args = tuple[Any, ...]
@@ -121,12 +123,17 @@ def submit_here(
     return submit(engine, definition, args, kwargs, parent=parent, wait_for=wait_for)
 
 
-def start_service_here(perform: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Start a task of the engine's own on the loop of the calling code."""
+def loop_and_run_here() -> tuple[LoopDispatcher, RunActor | None]:
+    """Return the loop and the run of the calling code, for what works beside it.
+
+    Raises:
+        NoEngineError: No engine is to be found.
+        EngineLoopError: The loop is not the engine's.
+    """
     engine = find_engine()
     if engine is None:
         raise NoEngineError("stream()")
     here = engine.loops.here()
     if here is None:
         raise EngineLoopError("stream()")
-    here[0].spawn_service(perform)
+    return here[0], current_run(engine)

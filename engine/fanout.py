@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 import anyio
 
 from engine.dispatch.here import loop_waiter
+from engine.executors.thread import lend_place
 from engine.handles import RunHandle, refuse_to_block
 from engine.states import State
 
@@ -134,7 +135,7 @@ class Arrivals(Generic[T]):
         refuse_to_block(first, "waiting for runs")
         event = threading.Event()
         if self.subscribe(event.set):
-            with first.engine.threads.lend_place():
+            with lend_place():
                 event.wait(timeout)
         return self.take()
 

@@ -10,6 +10,7 @@ from engine.actors import messages as m
 from engine.context import CURRENT
 from engine.dispatch.here import loop_waiter, running_backend
 from engine.exceptions import BlockingCallError
+from engine.executors.thread import lend_place
 from engine.runs import view
 from engine.states import COMPLETED, CRASHED, State, failure, is_states
 
@@ -120,7 +121,7 @@ class RunHandle(Generic[R_co]):
             event = threading.Event()
             if actor.subscribe_settled(event.set):
                 try:
-                    with actor.engine.threads.lend_place():
+                    with lend_place():
                         event.wait(timeout)
                 finally:
                     actor.unsubscribe_settled(event.set)

@@ -457,9 +457,7 @@ class Engine:
         elif run.driver == get_ident():
             return False
         else:
-            self.hook_threads.submit(
-                partial(self.hooks.serve_in_thread, lane, self.worker)
-            )
+            self.hooks.enqueue(self.worker, lane)
         return True
 
     def fail(self, failure: EngineFailedError) -> None:

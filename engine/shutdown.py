@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from engine.actors import messages as m
+from engine.actors.family import Kin
 from engine.logging import log
 
 if TYPE_CHECKING:
@@ -98,10 +99,12 @@ class Shutdown:
             await self._wait(subscribe, seconds)
 
 
-def all_runs(runs: dict[RunActor, Any]) -> list[RunActor]:
+def all_runs(runs: dict[Any, Any]) -> list[RunActor]:
     """Return the given runs and all that live below them, parents first."""
-    found: list[RunActor] = []
+    found: list[Any] = []
     for run in tuple(runs):
+        if not isinstance(run, Kin):
+            continue  # a stream's feed
         found.append(run)
         if run.children:
             found.extend(all_runs(run.children))

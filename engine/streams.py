@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Iterator
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar
 
 import anyio
@@ -13,7 +13,8 @@ from engine.fanout import Arrivals
 from engine.states import COMPLETED
 
 if TYPE_CHECKING:
-    from engine.dispatch.base import Wake
+    from engine.actors.run import RunActor
+    from engine.dispatch.base import LoopDispatcher, Wake
     from engine.handles import RunHandle
 
 T = TypeVar("T")
@@ -37,7 +38,7 @@ class Stream(Generic[T]):
         *,
         limit: int,
         on_error: Literal["cancel", "continue"],
-        start_feeder: Callable[[Callable[[], Coroutine[Any, Any, None]]], None],
+        here: Callable[[], tuple[LoopDispatcher, RunActor | None]],
     ) -> None:
         if isinstance(limit, bool) or not isinstance(limit, int):
             raise TypeError(f"limit must be a whole number, got {limit!r}")
@@ -47,6 +48,7 @@ class Stream(Generic[T]):
             choices = "'cancel' or 'continue'"
             raise ValueError(f"on_error must be {choices}, got {on_error!r}")
         self._submit = submit
+        self._here = here
         self._limit = limit
         self._stops_on_error = on_error == "cancel"
         self._arrivals: Arrivals[T] = Arrivals()
@@ -54,7 +56,6 @@ class Stream(Generic[T]):
         self._feed: Feed[T] | None = None
         if isinstance(items, AsyncIterable):
             self._feed = Feed(self._arrivals, submit, items, limit)
-            self._start_feeder = start_feeder
         elif isinstance(items, Iterable):
             self._items = iter(items)
         else:
@@ -66,7 +67,7 @@ class Stream(Generic[T]):
 
     async def __anext__(self) -> RunHandle[T]:
         if self._feed is not None:
-            self._feed.start(self._start_feeder)
+            self._feed.start(*self._here())
             handle = await self._feed.next()
         else:
             self._fill()
@@ -106,10 +107,13 @@ class Stream(Generic[T]):
             handle._actor.send(m.CancelRequested("parent", "its stream was closed"))
 
     async def aclose(self) -> None:
-        """Cancel what is live and wait until it has stopped."""
+        """Cancel what is live, close the source, and wait until both are done."""
         self.close()
         while self._arrivals.pending:
             await self._arrivals.next()
+        if self._feed is not None:
+            while not self._feed.has_ended:
+                await loop_waiter().wait(self._feed.subscribe)
 
     async def __aenter__(self) -> Self:
         return self
@@ -118,7 +122,7 @@ class Stream(Generic[T]):
         await self.aclose()
 
     def __del__(self) -> None:
-        if getattr(self, "_arrivals", None) is not None and self._arrivals.pending:
+        if getattr(self, "_arrivals", None) is not None:
             self.close()
 
     def _fill(self) -> None:
@@ -146,6 +150,8 @@ class Feed(Generic[T]):
     """Takes items from an async iterable in a task of its own.
 
     So a slow source does not keep results from a reader, nor a slow reader the source.
+    It is among the children of the run that streams, which ends after it, and closes
+    its source before it ends.
     """
 
     def __init__(
@@ -159,50 +165,89 @@ class Feed(Generic[T]):
         self._submit = submit
         self._items = items
         self._limit = limit
-        self._started = False
-        self._ended = False
+        self._loop: LoopDispatcher | None = None
+        self._parent: RunActor | None = None
+        self._scope: anyio.CancelScope | None = None
+        self._room: Wake | None = None
         self._error: BaseException | None = None
-        self._scope = anyio.CancelScope()
-        self._room = anyio.Event()
+        self.is_stopped = False
+        self.has_ended = False
 
-    def start(self, start_feeder: Callable[[Any], None]) -> None:
-        """Begin taking items."""
-        if not self._started:
-            self._started = True
-            start_feeder(self._run)
+    def start(self, loop: LoopDispatcher, parent: RunActor | None) -> None:
+        """Begin taking items, once, as a child of *parent*."""
+        if self._loop is None:
+            self._loop, self._parent = loop, parent
+            self._scope = anyio.CancelScope()
+            if parent is not None:
+                parent.adopt(self)
+            loop.spawn_service(self._run)
+
+    def send(self, _: object) -> None:
+        """Stop, whatever the parent says: it says nothing else."""
+        self.stop()
 
     def stop(self) -> None:
-        """Take no more items."""
-        self._ended = True
-        self._scope.cancel()
+        """Take no more items; from any thread."""
+        self.is_stopped = True
+        if self._loop is None:
+            self.has_ended = True
+        elif self._scope is not None:
+            self._loop.call_soon(self._scope.cancel)
 
     async def next(self) -> RunHandle[T] | None:
         """Wait for the next run to end; None after the last, or raise what ended it."""
         while True:
             handle = self._arrivals.take()
             if handle is not None:
-                self._room.set()
+                self._make_room()
                 return handle
-            if self._ended and not self._arrivals.pending:
+            if self._is_exhausted():
                 if self._error is not None:
                     raise self._error
                 return None
-            await loop_waiter().wait(self._subscribe)
+            await loop_waiter().wait(self.subscribe)
 
-    def _subscribe(self, wake: Wake) -> bool:
-        if self._ended and not self._arrivals.pending:
-            return False
-        return self._arrivals.subscribe(wake)
+    def subscribe(self, wake: Wake) -> bool:
+        """Have *wake* called when a run ends or the feed does; False if both have."""
+        return not self._is_exhausted() and self._arrivals.subscribe(wake)
+
+    def _is_exhausted(self) -> bool:
+        return self.has_ended and not self._arrivals.pending
 
     async def _run(self) -> None:
-        with self._scope:
-            try:
-                async for item in self._items:
-                    self._arrivals.add(self._submit(item))
-                    while len(self._arrivals.pending) >= self._limit:
-                        self._room = anyio.Event()
-                        await self._room.wait()
-            except Exception as error:
-                self._error = error
-        self._ended = True
-        self._arrivals.wake()
+        assert self._scope is not None
+        try:
+            with self._scope:
+                await self._take_all()
+        except Exception as error:
+            self._error = error
+        finally:
+            self.has_ended = True
+            if self._parent is not None:
+                self._parent.release(self)
+            self._arrivals.wake()
+
+    async def _take_all(self) -> None:
+        try:
+            async for item in self._items:
+                if self.is_stopped:
+                    return
+                self._arrivals.add(self._submit(item))
+                while len(self._arrivals.pending) >= self._limit:
+                    await loop_waiter().wait(self._await_room)
+        finally:
+            close = getattr(self._items, "aclose", None)
+            if close is not None:
+                with anyio.CancelScope(shield=True):
+                    await close()
+
+    def _await_room(self, wake: Wake) -> bool:
+        if len(self._arrivals.pending) < self._limit:
+            return False
+        self._room = wake
+        return True
+
+    def _make_room(self) -> None:
+        room, self._room = self._room, None
+        if room is not None:
+            room()

@@ -15,7 +15,7 @@ from typing import (
     overload,
 )
 
-from engine.calls import call, start_service_here, submit_here
+from engine.calls import call, loop_and_run_here, submit_here
 from engine.definition import Definition
 from engine.exceptions import MappingLengthMismatch, MappingMissingIterable
 from engine.fanout import HandleList
@@ -209,7 +209,7 @@ class Task(Definition[P, R_co]):
             items,
             limit=limit,
             on_error=on_error,
-            start_feeder=start_service_here,
+            here=loop_and_run_here,
         )
 
     if TYPE_CHECKING:

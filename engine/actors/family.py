@@ -160,6 +160,21 @@ class Kin(Mailbox):
         if parent is not None and self.engine.limiter is not None:
             self.engine.limiter.release(parent)
 
+    def adopt(self, helper: Any) -> None:
+        """Count something that is no run, but works for this one, as a child."""
+        with self._lock:
+            if self.children is None:
+                self.children = {}
+            self.children[helper] = None
+
+    def release(self, helper: Any) -> None:
+        """Let go of what was adopted."""
+        with self._lock:
+            if self.children is not None and helper in self.children:
+                del self.children[helper]
+                if not self.children:
+                    self.last_child_ended()
+
     def leave_family(self) -> None:
         """Stop being one, at the run's end; with the lock held."""
         self.siblings.pop(self, None)

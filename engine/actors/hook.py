@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from engine.dispatch.caller import drive
 from engine.exceptions import HookTimeout
 from engine.hooks import TRANSACTION_KINDS, Hook, HookKind, HookOutcome, HookStatus
 from engine.logging import log
@@ -190,7 +189,7 @@ class HookActor:
             return True
 
     def enqueue(self, on: Any, lane: Lane) -> None:
-        """Have a lane served by the tasks of a loop; called with the lock held."""
+        """Have a lane served where *on* drives; called with the lock held."""
         ready = self._ready.setdefault(on, deque())
         ready.append(lane)
         servers = self._servers.get(on, 0)
@@ -208,13 +207,6 @@ class HookActor:
                     return
                 lane = ready.popleft()
             await self.serve(lane, on)
-
-    def serve_in_thread(self, lane: Lane, on: Dispatcher) -> None:
-        """Serve a lane in a thread, which does not die of it."""
-        try:
-            drive(self.serve(lane, on))
-        except Exception as error:
-            self._supervisor.note_death("hook actor", error)
 
     async def serve(self, lane: Lane, on: Dispatcher) -> None:
         """Call a lane's hooks, one after the other, until none is owed."""

@@ -16,6 +16,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from engine.exceptions import HookTimeout
+from engine.executors.thread import lend_place
 
 if TYPE_CHECKING:
     from engine.actors.hook import Lane
@@ -53,6 +54,12 @@ class CallerDispatcher:
     def is_current(self) -> bool:
         """Any thread will do."""
         return True
+
+    def spawn_service(
+        self, perform: Callable[..., Coroutine[Any, Any, Any]], *args: Any
+    ) -> None:
+        """Drive ``perform(*args)``, which does not raise, in a hook thread."""
+        self._hook_threads.submit(lambda: drive(perform(*args)))
 
     def enter(self, run: RunActor) -> None:
         """Note that the body begins."""
@@ -92,7 +99,7 @@ class CallerDispatcher:
         if not subscribe(event.set):
             return
         try:
-            with self._threads.lend_place():
+            with lend_place():
                 event.wait()
         except BaseException:
             if unsubscribe is not None:
@@ -107,7 +114,7 @@ class CallerDispatcher:
             return None
         while not event.is_set():
             try:
-                with self._threads.lend_place():
+                with lend_place():
                     event.wait()
             except KeyboardInterrupt as error:
                 if interrupt is not None:
@@ -127,7 +134,7 @@ class CallerDispatcher:
         event = threading.Event()
         if not subscribe(event.set):
             return True
-        with self._threads.lend_place():
+        with lend_place():
             return event.wait(seconds)
 
     async def sleep(self, run: RunActor, seconds: float) -> None:
@@ -138,7 +145,7 @@ class CallerDispatcher:
         event = threading.Event()
         if run.subscribe_settled(event.set):
             try:
-                with self._threads.lend_place():
+                with lend_place():
                     event.wait(max(0.0, wakes_at - time.monotonic()))
             finally:
                 run.unsubscribe_settled(event.set)
@@ -185,7 +192,7 @@ class CallerDispatcher:
         job = self._hook_threads.start(fn, *args)
         event = threading.Event()
         if job.subscribe(event.set):
-            with self._threads.lend_place():
+            with lend_place():
                 event.wait(timeout)
         if not job.is_done and job.abandon():
             raise HookTimeout(hook.name, timeout)
@@ -207,7 +214,7 @@ class CallerDispatcher:
                 event.set()
 
         loop.spawn_service(report)
-        with self._threads.lend_place():
+        with lend_place():
             event.wait()
         if errors:
             raise errors[0]

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from queue import SimpleQueue
 from typing import Any
@@ -21,6 +21,20 @@ from typing import Any
 Wake = Callable[[], None]
 
 _current = threading.local()
+
+
+@contextmanager
+def lend_place() -> Generator[None]:
+    """Let another thread take this one's place in its pool while it waits."""
+    pool: ThreadPool | None = getattr(_current, "pool", None)
+    if pool is None:
+        yield
+        return
+    pool.leave()
+    try:
+        yield
+    finally:
+        pool.come_back()
 
 
 class Job:
@@ -136,24 +150,24 @@ class ThreadPool:
         if needs_thread:
             self._start_thread()
 
-    @contextmanager
-    def lend_place(self) -> Iterator[None]:
-        """Let another thread take this one's place while it waits."""
-        if getattr(_current, "pool", None) is not self:
-            yield
-            return
-        self._leave()
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._away -= 1
+    def leave(self) -> None:
+        """Let another thread take the place of one that waits."""
+        with self._lock:
+            self._away += 1
+            needs_thread = bool(self._backlog) and self._claim_thread()
+        if needs_thread:
+            self._start_thread()
+
+    def come_back(self) -> None:
+        """Take the place again, past the limit if need be."""
+        with self._lock:
+            self._away -= 1
 
     def lost(self) -> None:
         """Note that a thread's call hangs: others may take its place."""
         with self._lock:
             self.abandoned += 1
-        self._leave()
+        self.leave()
 
     def returned(self) -> None:
         """Note that a hanging call has returned after all."""
@@ -173,13 +187,6 @@ class ThreadPool:
     def threads(self) -> int:
         """How many threads there are."""
         return self._live
-
-    def _leave(self) -> None:
-        with self._lock:
-            self._away += 1
-            needs_thread = bool(self._backlog) and self._claim_thread()
-        if needs_thread:
-            self._start_thread()
 
     def _claim_thread(self) -> bool:
         if self._idle:
