@@ -12,6 +12,7 @@ from engine.logging import get_run_logger
 from engine.runs import FlowRun, TaskRun, Transition
 from engine.states import State, StateType
 from engine.tasks import Task, task
+from engine.transactions import transaction
 from engine.upstream import allow_failure, opaque, quote, unmapped
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "runtime",
     "tags",
     "task",
+    "transaction",
     "unmapped",
     "wait",
 ]

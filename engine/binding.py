@@ -29,7 +29,7 @@ class Binder:
 
     def __init__(self, fn: Callable[..., Any], *, validate: bool = False) -> None:
         self.fn = fn
-        self.signature = inspect.signature(fn)
+        self.signature = signature_of(fn)
         parameters = self.signature.parameters.values()
         self.names = tuple(self.signature.parameters)
         # The name of the parameter that takes any keyword argument, or None.
@@ -81,6 +81,14 @@ class Binder:
             raise TypeError(f"{name}() {error}") from None
 
 
+def signature_of(fn: Callable[..., Any]) -> inspect.Signature:
+    """Return the signature of *fn*; of a builtin that has none, one that takes all."""
+    try:
+        return inspect.signature(fn)
+    except ValueError:
+        return inspect.signature(lambda *args, **kwargs: None)
+
+
 def make_validator(fn: Callable[..., Any]) -> Callable[..., Arguments]:
     """Make a function that coerces arguments to the annotations of *fn*.
 
@@ -101,7 +109,7 @@ def make_validator(fn: Callable[..., Any]) -> Callable[..., Arguments]:
     config = ConfigDict(arbitrary_types_allowed=True)
     validated = validate_call(config=config)(collect)
     name = getattr(fn, "__name__", type(fn).__name__)
-    names = tuple(inspect.signature(fn).parameters)
+    names = tuple(signature_of(fn).parameters)
 
     def where(location: tuple[int | str, ...]) -> str:
         # A positional argument is located by its number.

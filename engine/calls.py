@@ -15,7 +15,6 @@ from engine.exceptions import EngineLoopError, NoEngineError
 from engine.handles import outcome
 from engine.host import Engine
 from engine.placement import (
-    current_run,
     drive_in_place,
     perform_in_place,
     submit,
@@ -33,18 +32,23 @@ Kwargs = dict[str, Any]
 
 
 def find_engine() -> Engine | None:
-    """Return the engine that a call here uses; None if there is none yet."""
-    current = CURRENT.get()
-    if current is not None:
-        return current.engine
+    """Return the engine that a call outside of any run uses; None if there is none."""
     scope: Engine | None = SCOPE.get()
-    if scope is not None and not scope.is_closed:
+    if scope is not None and not scope.is_closed and not scope.is_forked:
         return scope
     if len(ENTERED) != 1:
         return None
     only = ENTERED[0]
     # One that lives on another loop than ours could not drive an async body here.
     return only if only.is_usable_here(running_backend() is not None) else None
+
+
+def engine_and_parent() -> tuple[Engine | None, RunActor | None]:
+    """Return the engine that a call here uses, and the run that makes the call."""
+    current = CURRENT.get()
+    if current is None or current.engine.is_forked:
+        return find_engine(), None
+    return current.engine, current
 
 
 def call(definition: Definition[..., Any], args: Args, kwargs: Kwargs) -> Any:
@@ -58,9 +62,8 @@ def call(definition: Definition[..., Any], args: Args, kwargs: Kwargs) -> Any:
         wait_for = kwargs.pop("wait_for", None)
     if definition.is_async:
         return call_async(definition, args, kwargs, return_state, wait_for)
-    engine = find_engine()
+    engine, parent = engine_and_parent()
     if engine is not None:
-        parent = current_run(engine)
         state = drive_in_place(
             engine, definition, args, kwargs, parent=parent, wait_for=wait_for
         )
@@ -86,12 +89,12 @@ async def call_async(
     wait_for: Iterable[Any] | None,
 ) -> Any:
     """Run an async flow or task in the calling task."""
-    engine = find_engine()
+    engine, parent = engine_and_parent()
     if engine is not None:
         state = await perform_in_place(
-            engine, definition, args, kwargs,
-            parent=current_run(engine), wait_for=wait_for,
-        )  # fmt: skip
+            engine, definition, args, kwargs, parent=parent, wait_for=wait_for
+        )
+        del parent
     else:
         async with Engine.for_one_call() as engine:
             state = await perform_in_place(
@@ -110,16 +113,16 @@ def submit_here(
     args: Args,
     kwargs: Kwargs,
     wait_for: Iterable[Any] | None = None,
+    call: str = "submit",
 ) -> RunHandle[Any]:
     """Start a run as a child of the current one.
 
     Raises:
         NoEngineError: There is no engine that could own it.
     """
-    engine = find_engine()
+    engine, parent = engine_and_parent()
     if engine is None:
-        raise NoEngineError(f"{definition.name}.submit()")
-    parent = current_run(engine)
+        raise NoEngineError(f"{definition.name}.{call}()")
     return submit(engine, definition, args, kwargs, parent=parent, wait_for=wait_for)
 
 
@@ -130,10 +133,10 @@ def loop_and_run_here() -> tuple[LoopDispatcher, RunActor | None]:
         NoEngineError: No engine is to be found.
         EngineLoopError: The loop is not the engine's.
     """
-    engine = find_engine()
+    engine, parent = engine_and_parent()
     if engine is None:
         raise NoEngineError("stream()")
     here = engine.loops.here()
     if here is None:
         raise EngineLoopError("stream()")
-    return here[0], current_run(engine)
+    return here[0], parent

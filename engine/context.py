@@ -6,12 +6,14 @@ wherever the run's code goes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Generator
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import Context, ContextVar, Token, copy_context
 from typing import TYPE_CHECKING, Any
 
 from structlog.contextvars import STRUCTLOG_KEY_PREFIX
+
+from engine.checks import Checker
 
 if TYPE_CHECKING:
     from engine.actors.run import RunActor
@@ -19,9 +21,12 @@ if TYPE_CHECKING:
 CURRENT: ContextVar[RunActor | None] = ContextVar("engine_run", default=None)
 """The run whose body or hook is being executed."""
 
-IN_HOOK: ContextVar[bool] = ContextVar("engine_in_hook", default=False)
-"""Whether that is a hook. What a hook starts cannot be its run's child: the run may be
-over, and its children end before it does."""
+IN_HOOK: ContextVar[Any] = ContextVar("engine_in_hook", default=False)
+"""Whether that is a hook; where a transition owes it, what is owed.
+
+What a hook starts cannot be its run's child: the run may be over, and its children end
+before it does.
+"""
 
 SCOPE: ContextVar[Any] = ContextVar("engine_scope", default=None)
 """The engine whose ``async with`` block this is inside of."""
@@ -34,24 +39,30 @@ RUN_ID: ContextVar[Any] = ContextVar(f"{STRUCTLOG_KEY_PREFIX}run_id", default=..
 FLOW: ContextVar[Any] = ContextVar(f"{STRUCTLOG_KEY_PREFIX}flow", default=...)
 TASK: ContextVar[Any] = ContextVar(f"{STRUCTLOG_KEY_PREFIX}task", default=...)
 
-Binding = tuple[tuple[ContextVar[Any], Token[Any]], ...]
+Binding = tuple[Token[Any], ...]
 
 
 def bind(run: RunActor) -> Binding:
     """Make *run* the current one; return what `unbind` takes."""
     name = run.definition.name
-    current, run_id = CURRENT.set(run), RUN_ID.set(run.id)
+    if IN_HOOK.get():
+        # What a hook starts has children like any other run.
+        return IN_HOOK.set(False), *bind_names(run, name)
+    return bind_names(run, name)
+
+
+def bind_names(run: RunActor, name: str) -> Binding:
+    """Bind what tells *run* apart."""
     if run.definition.kind == "task":
-        return ((CURRENT, current), (RUN_ID, run_id), (TASK, TASK.set(name)))
-    flow = FLOW.set(name)
+        return CURRENT.set(run), RUN_ID.set(run.id), TASK.set(name)
     # A flow inside of a task is not that task.
-    return ((CURRENT, current), (RUN_ID, run_id), (FLOW, flow), (TASK, TASK.set(...)))
+    return CURRENT.set(run), RUN_ID.set(run.id), FLOW.set(name), TASK.set(...)
 
 
 def unbind(binding: Binding) -> None:
     """Make current again what was before."""
-    for variable, token in binding:
-        variable.reset(token)
+    for token in binding:
+        token.var.reset(token)
 
 
 def bound_context(run: RunActor) -> Context:
@@ -61,16 +72,24 @@ def bound_context(run: RunActor) -> Context:
     return context
 
 
-@contextmanager
-def tags(*names: str) -> Iterator[frozenset[str]]:
+def tags(*names: str) -> AbstractContextManager[frozenset[str]]:
     """Add tags to every run that is started inside of the block.
 
     Nested blocks add up, and so do the tags of the flows and tasks themselves.
 
-    Yields:
-        All tags that are in force.
+    Returns:
+        A context manager that gives all tags that are in force.
+
+    Raises:
+        TypeError: A tag is not a string.
     """
-    together = TAGS.get() | frozenset(names)
+    return tagged(Checker("function", "tags").tags(names))
+
+
+@contextmanager
+def tagged(names: frozenset[str]) -> Generator[frozenset[str]]:
+    """Add checked tags to every run that is started inside of the block."""
+    together = TAGS.get() | names
     token = TAGS.set(together)
     try:
         yield together

@@ -8,17 +8,28 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, ParamSpec, TypeVar
 
 from engine.binding import Binder
+from engine.checks import Checker
 from engine.exceptions import ReservedArgumentError
-from engine.hooks import KINDS, Hook, HookKind, Hooks, is_async_callable
+from engine.hooks import (
+    KINDS,
+    TRANSACTION_KINDS,
+    Hook,
+    HookKind,
+    Hooks,
+    TransactionHookKind,
+    is_async_callable,
+)
 from engine.logging import logging_prints
-from engine.options import Checker, Options
+from engine.options import Options
 
 if TYPE_CHECKING:
     from typing import Self
 
+    from engine.caching import Caching
+
 P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
-H = TypeVar("H", bound=Callable[..., Any] | Hook)
+H = TypeVar("H", bound=Callable[[Any, Any, Any], Any] | Hook)
 
 RESERVED = ("return_state", "wait_for")
 
@@ -27,6 +38,7 @@ class Definition(Generic[P, R_co]):
     """A decorated function: shared by all of its runs, so it holds nothing of any."""
 
     kind: ClassVar[Literal["flow", "task"]]
+    caching: Caching | None = None
 
     def __init__(self, fn: Callable[P, R_co], **options: Any) -> None:
         self._given: Mapping[str, Any] = options
@@ -36,21 +48,30 @@ class Definition(Generic[P, R_co]):
         if not callable(self.fn):
             text = f"@{self.kind} decorates a function, got {type(fn).__name__}"
             raise TypeError(text)
+        if isinstance(fn, Definition):
+            text = f"@{self.kind} decorates a function, got {fn!r}"
+            raise TypeError(f"{text}, which is already a {fn.kind}")
         self.is_async = is_async_callable(self.fn)
         if inspect.isasyncgenfunction(self.fn):
             self.fn, self.is_async = collecting(self.fn), True
         self.binder = Binder(
-            self.fn, validate=options.get("validate_parameters", False)
+            self.fn, validate=options.get("validate_parameters") is True
         )
         self.options = self._check_options(options)
         self.name = self.options.name
         self.hooks = Hooks(self.kind)
-        for kind in KINDS:
+        for kind in (*KINDS, *TRANSACTION_KINDS):
             if options.get(kind) is not None:
                 self.hooks.replace(kind, options[kind])
+        self._note_transactional()
         wrapper: Any = self
         functools.update_wrapper(wrapper, self.fn, updated=())
         self._log_prints()
+
+    def _note_transactional(self) -> None:
+        """Note whether runs are transactions, which each of them has to ask."""
+        hooks = any(kind in self.hooks.by_kind for kind in TRANSACTION_KINDS)
+        self.is_transactional = hooks or self.caching is not None
 
     def _log_prints(self) -> None:
         if self.options.log_prints:
@@ -71,8 +92,9 @@ class Definition(Generic[P, R_co]):
         name: Any = given.get("name")
         return Options(
             name=self._default_name() if name is None else check.name(name),
-            description=given.get("description") or inspect.getdoc(fn),
-            version=given.get("version"),
+            description=check.text("description", given.get("description"))
+            or inspect.getdoc(fn),
+            version=check.text("version", given.get("version")),
             tags=check.tags(given.get("tags") or ()),
             retries=retries,
             delays=check.delays(given.get("retry_delay_seconds") or 0, retries),
@@ -89,8 +111,10 @@ class Definition(Generic[P, R_co]):
                 names,
                 extra=self.binder.extra is not None,
             ),
-            log_prints=bool(given.get("log_prints")),
-            validate=bool(given.get("validate_parameters")),
+            log_prints=check.flag("log_prints", given.get("log_prints")),
+            validate=check.flag(
+                "validate_parameters", given.get("validate_parameters")
+            ),
         )
 
     def _default_name(self) -> str:
@@ -112,10 +136,11 @@ class Definition(Generic[P, R_co]):
         copy = type(self)(self._fn, **{**self._given, **options})
         # The hooks of the original may have grown by decorators since.
         hooks = self.hooks.copy()
-        for kind in KINDS:
+        for kind in (*KINDS, *TRANSACTION_KINDS):
             if kind in options:
                 hooks.replace(kind, options[kind] or ())
         copy.hooks = hooks
+        copy._note_transactional()
         if self.bound_to is None:
             return copy
         is_class = isinstance(self._fn, classmethod)
@@ -205,8 +230,9 @@ class Definition(Generic[P, R_co]):
         """Register a hook for failures that are retried; usable as a decorator."""
         return self._add_hook("on_retry", fn)
 
-    def _add_hook(self, kind: HookKind, fn: H) -> H:
+    def _add_hook(self, kind: HookKind | TransactionHookKind, fn: H) -> H:
         self.hooks.add(kind, fn)
+        self._note_transactional()
         return fn
 
 

@@ -69,8 +69,9 @@ class UpstreamNotCompleted(EngineError):
 
     def __str__(self) -> str:
         return (
-            f"the body did not run: upstream run {self.upstream!r} ended {self.state};"
-            " wrap it in allow_failure() to run all the same"
+            f"the body did not run: upstream run {self.upstream!r} is {self.state};"
+            " wrap it in allow_failure() to run all the same, or pass a handle, which"
+            " is waited for"
         )
 
 
@@ -112,15 +113,16 @@ class EngineNotRunningError(EngineError, RuntimeError):
 
 @attrs.define(eq=False)
 class EngineLoopError(EngineError, RuntimeError):
-    """An engine was used from another event loop than the one it was entered on."""
+    """An engine was used where its event loop does not run."""
 
     call: str
+    problem: str = (
+        "was called on another event loop than the engine's: use one engine for each"
+        " loop, or start() from a plain thread"
+    )
 
     def __str__(self) -> str:
-        return (
-            f"{self.call} was called on another event loop than the engine's: use one"
-            " engine for each loop, or start() from a plain thread"
-        )
+        return f"{self.call} {self.problem}"
 
 
 @attrs.define(eq=False)
@@ -207,11 +209,12 @@ class MappingMissingIterable(EngineError, ValueError):
     """``map`` was given nothing to iterate over."""
 
     function: str
+    given: str
 
     def __str__(self) -> str:
         return (
-            f"{self.function}.map() needs at least one iterable argument;"
-            " use submit() for a single run"
+            f"{self.function}.map() needs at least one iterable argument, got"
+            f" {self.given}; use submit() for a single run"
         )
 
 

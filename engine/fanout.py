@@ -5,11 +5,21 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Generator, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from collections.abc import Generator, Iterable
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Generic,
+    Literal,
+    NamedTuple,
+    Self,
+    TypeVar,
+    overload,
+)
 
 import anyio
 
+from engine.checks import Checker
 from engine.dispatch.here import loop_waiter
 from engine.executors.thread import lend_place
 from engine.handles import RunHandle, refuse_to_block
@@ -42,6 +52,14 @@ class HandleList(list[RunHandle[T]]):
         deadline = Deadline(timeout)
         return [handle.wait(deadline.left()) for handle in self]
 
+    @overload
+    def result(
+        self, timeout: float | None = None, raise_on_failure: Literal[True] = True
+    ) -> list[T]: ...
+    @overload
+    def result(
+        self, timeout: float | None = None, *, raise_on_failure: bool
+    ) -> list[T | BaseException]: ...
     def result(
         self, timeout: float | None = None, raise_on_failure: bool = True
     ) -> list[Any]:
@@ -56,7 +74,10 @@ class HandleList(list[RunHandle[T]]):
             Exception: What the first run that failed raised.
         """
         deadline = Deadline(timeout)
-        return [handle.result(deadline.left(), raise_on_failure) for handle in self]
+        return [
+            handle.result(deadline.left(), raise_on_failure=raise_on_failure)
+            for handle in self
+        ]
 
 
 class Deadline:
@@ -65,8 +86,8 @@ class Deadline:
     __slots__ = ("_at",)
 
     def __init__(self, timeout: float | None) -> None:
-        if timeout is not None and not timeout >= 0:
-            raise ValueError(f"timeout must be >= 0 seconds, got {timeout!r}")
+        if timeout is not None:
+            Checker("call", "wait").seconds("timeout", timeout, zero=True)
         self._at = None if timeout is None else time.monotonic() + timeout
 
     def left(self) -> float | None:
@@ -127,7 +148,7 @@ class Arrivals(Generic[T]):
         return handle
 
     def next_blocking(self, timeout: float | None) -> RunHandle[T] | None:
-        """Block until the next run ends; None when *timeout* seconds were not enough."""
+        """Block until the next run ends; None when *timeout* seconds do not do."""
         handle = self.take()
         if handle is not None:
             return handle
@@ -146,26 +167,34 @@ class AsCompleted(Generic[T]):
     def __init__(self, handles: Iterable[RunHandle[T]], timeout: float | None) -> None:
         self._deadline = Deadline(timeout)
         self._arrivals: Arrivals[T] = Arrivals()
-        for handle in handles:
+        for handle in check_handles("as_completed", handles):
             self._arrivals.add(handle)
         self._total = len(self._arrivals.pending)
 
-    def __iter__(self) -> Iterator[RunHandle[T]]:
-        while self._arrivals.pending:
-            handle = self._arrivals.next_blocking(self._deadline.left())
-            if handle is None:
-                raise self._timeout()
-            yield handle
+    def __iter__(self) -> Self:
+        return self
 
-    async def __aiter__(self) -> AsyncIterator[RunHandle[T]]:
-        while self._arrivals.pending:
-            left = self._deadline.left()
-            handle: RunHandle[T] | None = None
-            with anyio.move_on_after(left):
-                handle = await self._arrivals.next()
-            if handle is None:
-                raise self._timeout()
-            yield handle
+    def __next__(self) -> RunHandle[T]:
+        if not self._arrivals.pending:
+            raise StopIteration
+        handle = self._arrivals.next_blocking(self._deadline.left())
+        if handle is None:
+            raise self._timeout()
+        return handle
+
+    # Not an async generator: trio warns of one that is left early.
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> RunHandle[T]:
+        if not self._arrivals.pending:
+            raise StopAsyncIteration
+        handle: RunHandle[T] | None = None
+        with anyio.move_on_after(self._deadline.left()):
+            handle = await self._arrivals.next()
+        if handle is None:
+            raise self._timeout()
+        return handle
 
     def _timeout(self) -> TimeoutError:
         left = len(self._arrivals.pending)
@@ -188,6 +217,19 @@ def as_completed(
         ValueError: *timeout* is negative.
     """
     return AsCompleted(handles, timeout)
+
+
+def check_handles(call: str, handles: Iterable[RunHandle[T]]) -> list[RunHandle[T]]:
+    """Return the handles as a list.
+
+    Raises:
+        TypeError: One of them is something else.
+    """
+    checked = list(handles)
+    for handle in checked:
+        if not isinstance(handle, RunHandle):
+            raise TypeError(f"{call}() takes handles of runs, got {handle!r}")
+    return checked
 
 
 class DoneAndNotDone(NamedTuple):
@@ -213,7 +255,7 @@ def wait(
         BlockingCallError: Called on the event loop that the runs need to end.
     """
     deadline = Deadline(timeout)
-    handles = list(handles)
+    handles = check_handles("wait", handles)
     for handle in handles:
         handle.wait(deadline.left())
     done = {handle for handle in handles if handle._actor.settled}

@@ -7,6 +7,7 @@ from typing import (
     TYPE_CHECKING,
     Any,
     ClassVar,
+    Concatenate,
     Literal,
     ParamSpec,
     Protocol,
@@ -27,6 +28,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 T = TypeVar("T")
+P2 = ParamSpec("P2")
+R2 = TypeVar("R2")
 
 
 class Flow(Definition[P, R_co]):
@@ -79,9 +82,31 @@ class Flow(Definition[P, R_co]):
     def _default_name(self) -> str:
         return super()._default_name().replace("_", "-")
 
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """Say where to go to who looks for a task's methods on a flow."""
+            if name in ("submit", "map", "stream"):
+                raise AttributeError(
+                    f"flow {self.name!r} has no {name}(): flows are called, or started"
+                    " with engine.start(flow, ...)"
+                )
+            raise AttributeError(f"flow has no attribute {name!r}")
+
     if TYPE_CHECKING:
+
+        @overload
+        def __get__(self, instance: None, owner: type | None = None) -> Self: ...
+        @overload
+        def __get__(
+            self: Flow[Concatenate[Any, P2], R2],
+            instance: object,
+            owner: type | None = None,
+        ) -> Flow[P2, R2]: ...
+        def __get__(self, instance: Any, owner: type | None = None) -> Any: ...
+
         # Narrower than the definition's: each kind names its own options.
-        def with_options(  # type: ignore[override]
+        def with_options(  # type: ignore[override]  # noqa: D102
             self, **options: Unpack[FlowOptions]
         ) -> Self: ...
 
@@ -89,7 +114,9 @@ class Flow(Definition[P, R_co]):
 class FlowDecorator(Protocol):
     """What ``flow(**options)`` returns."""
 
-    def __call__(self, fn: Callable[P, R], /) -> Flow[P, R]: ...
+    def __call__(self, fn: Callable[P, R], /) -> Flow[P, R]:
+        """Make a flow of *fn*."""
+        ...
 
 
 @overload

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Generator
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar, overload
 
 from engine.actors import messages as m
+from engine.checks import Checker
 from engine.context import CURRENT
 from engine.dispatch.here import loop_waiter, running_backend
 from engine.exceptions import BlockingCallError
@@ -85,6 +86,8 @@ class RunHandle(Generic[R_co]):
         """Wait for the run and its hooks; give its value or raise its error."""
         if not self._actor.settled:
             yield from self.join().__await__()
+        if self._actor.state.type is COMPLETED:
+            return self._actor.state.data  # type: ignore[no-any-return]
         self._actor.observe()
         states = [self._actor.state]
         del self  # see State.result
@@ -114,6 +117,8 @@ class RunHandle(Generic[R_co]):
         Raises:
             BlockingCallError: Called on the event loop that the run needs to end.
         """
+        if timeout is not None:
+            Checker("call", "wait").seconds("timeout", timeout, zero=True)
         actor = self._actor
         actor.observe()
         if not actor.settled:
@@ -127,9 +132,17 @@ class RunHandle(Generic[R_co]):
                     actor.unsubscribe_settled(event.set)
         return actor.state
 
+    @overload
+    def result(
+        self, timeout: float | None = None, raise_on_failure: Literal[True] = True
+    ) -> R_co: ...
+    @overload
+    def result(
+        self, timeout: float | None = None, *, raise_on_failure: bool
+    ) -> R_co | BaseException: ...
     def result(
         self, timeout: float | None = None, raise_on_failure: bool = True
-    ) -> R_co | Any:
+    ) -> Any:
         """Block until the run is done; give its value or raise its error.
 
         For sync code.

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import functools
 import inspect
-import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 import attrs
 
+from engine.checks import Checker
 from engine.exceptions import HookDefinitionError
 from engine.states import (
     CANCELLED,
@@ -129,22 +129,21 @@ class Hook:
         retries: int = 0,
         on_error: Literal["log", "fail_run"] = "log",
     ) -> None:
+        if not callable(fn):
+            problem = f"it is {_article(type(fn).__name__)}, not a callable"
+            raise HookDefinitionError(repr(fn), "Hook", problem, "Hook(callable, ...)")
         self.fn = fn
         self.name = name_of(fn)
         self.is_async = is_async_callable(fn)
-        self.timeout = timeout
-        self.retries = retries
-        self.on_error = on_error
-        if timeout is not None and not (timeout > 0 and math.isfinite(timeout)):
-            msg = f"timeout must be a number of seconds > 0, got {timeout!r}"
-            raise ValueError(f"{msg} (hook {self.name!r})")
-        if retries < 0:
-            raise ValueError(
-                f"retries must be >= 0, got {retries} (hook {self.name!r})"
-            )
+        check = Checker("hook", self.name)
+        self.timeout = None
+        if timeout is not None:
+            self.timeout = check.seconds("timeout", timeout, zero=False)
+        self.retries = check.count("retries", retries, 0)
         if on_error not in ("log", "fail_run"):
-            msg = f"on_error must be 'log' or 'fail_run', got {on_error!r}"
-            raise ValueError(f"{msg} (hook {self.name!r})")
+            text = f"on_error must be 'log' or 'fail_run', got {on_error!r}"
+            raise check.bad_value(text)
+        self.on_error = on_error
 
     def __repr__(self) -> str:
         return f"Hook({self.name})"
@@ -156,7 +155,7 @@ class Hooks:
     __slots__ = ("by_kind", "owner")
 
     def __init__(self, owner: Literal["flow", "task"]) -> None:
-        self.owner = owner
+        self.owner: Literal["flow", "task"] = owner
         self.by_kind: dict[str, tuple[Hook, ...]] = {}
 
     def __bool__(self) -> bool:
@@ -214,9 +213,9 @@ class Hooks:
 
     def _check(self, kind: HookKind | TransactionHookKind, hook: Hook) -> None:
         problem = signature_problem(hook.fn, 1 if kind in TRANSACTION_KINDS else 3)
-        if problem is None and hook.on_error == "fail_run":
-            if kind not in ("on_running", "on_retry"):
-                problem = "on_error='fail_run' is for on_running and on_retry only"
+        too_late = kind not in ("on_running", "on_retry")
+        if problem is None and hook.on_error == "fail_run" and too_late:
+            problem = "on_error='fail_run' is for on_running and on_retry only"
         if problem is not None:
             raise HookDefinitionError(hook.name, kind, problem, self._form(kind))
 
@@ -268,8 +267,12 @@ def is_async_callable(fn: Any) -> bool:
         fn = fn.func
     if inspect.iscoroutinefunction(fn):
         return True
-    call = getattr(type(fn), "__call__", None)
-    return inspect.iscoroutinefunction(call)
+    return inspect.iscoroutinefunction(call_of(fn))
+
+
+def call_of(fn: Any) -> Any:
+    """Return the function that calling an object runs, or None."""
+    return getattr(type(fn), "__call__", None)  # noqa: B004 - wanted, not only tested
 
 
 def signature_problem(fn: Any, arguments: int) -> str | None:
@@ -277,7 +280,7 @@ def signature_problem(fn: Any, arguments: int) -> str | None:
     inner = fn
     while isinstance(inner, functools.partial):
         inner = inner.func
-    call = inner if inspect.isroutine(inner) else getattr(inner, "__call__", inner)
+    call = inner if inspect.isroutine(inner) else call_of(inner)
     if inspect.isasyncgenfunction(call) or inspect.isgeneratorfunction(call):
         return "it is a generator function, whose body would never run"
     try:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import itertools
 import signal
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Iterable
 from contextlib import AsyncExitStack, suppress
-from functools import partial
 from threading import RLock, get_ident
 from typing import (
     TYPE_CHECKING,
@@ -27,7 +26,8 @@ from engine.actors import messages as m
 from engine.actors.broadcast import Broadcast, BufferStatistics, Gap, Overflow
 from engine.actors.hook import HookActor, HookStatistics
 from engine.actors.supervisor import Supervisor
-from engine.context import SCOPE
+from engine.checks import Checker
+from engine.context import CURRENT, SCOPE
 from engine.definition import Definition
 from engine.dispatch.caller import CallerDispatcher, drive
 from engine.dispatch.context import exc_details
@@ -46,7 +46,6 @@ from engine.executors.thread import ThreadPool
 from engine.handles import RunHandle, outcome
 from engine.hooks import Hook, name_of, transition_hook
 from engine.ids import new_prefix
-from engine.options import Checker
 from engine.placement import current_run, perform_in_place, submit
 from engine.registry import delist, enlist
 from engine.runs import FlowRun, RunRecord, TaskRun, Transition, view
@@ -58,6 +57,7 @@ if TYPE_CHECKING:
 
     from engine.actors.run import RunActor
     from engine.dispatch.base import Wake
+    from engine.recording import JournalStatistics, Recording
     from engine.states import State, StateType
 
 P = ParamSpec("P")
@@ -65,6 +65,8 @@ R = TypeVar("R")
 
 
 BODY_THREADS: Final = 40
+TROUBLED: Final = "cannot write its journal"
+"""What an engine's condition is called then."""
 
 
 @attrs.frozen(kw_only=True)
@@ -81,6 +83,7 @@ class EngineStatistics:
         abandoned_threads: Threads among them, or the caller's, whose body or hook went
             on after its run was cancelled or timed out.
         waiting_runs: Runs that ``max_concurrency`` keeps from starting.
+        journal: How the journal is doing; None without one.
     """
 
     live_runs: int
@@ -91,6 +94,7 @@ class EngineStatistics:
     threads: int
     abandoned_threads: int
     waiting_runs: int
+    journal: JournalStatistics | None
 
 
 class Engine:
@@ -106,7 +110,11 @@ class Engine:
     beside the other, but each only once.
 
     Args:
-        journal: Where transitions are kept beyond the process; None keeps none.
+        journal: Where transitions are kept beyond the process, and the hooks they owe:
+            a URL such as ``"sqlite:///path"``, or an `engine.journal.SQLiteJournal`;
+            None keeps none. With one, entering delivers what lost processes owed, and
+            nobody outside is told of a step (no hook, no caller of a run that has no
+            parent) before it is on disk.
         max_concurrency: How many runs without live children execute at once; further
             ones wait in Pending. None is no limit.
         hook_timeout: Seconds a hook may take, unless its `Hook` says otherwise.
@@ -147,7 +155,8 @@ class Engine:
         self.prefix = new_prefix()
         self.next_number = itertools.count(1).__next__
         self.live: dict[Any, None] = {}
-        self.abandoned = 0
+        # How many of the runs in a thread were given up, by thread.
+        self.abandoned: Counter[int | None] = Counter()
         self.broadcast = Broadcast(self.lock, Transition)
         own_hooks = [transition_hook(hook) for hook in on_transition]
         self.supervisor = Supervisor(self.fail)
@@ -180,12 +189,19 @@ class Engine:
         self._ended = 0
         self._drained: list[Wake] = []
         self._condition = "has not been entered"
+        self.is_forked = False
         self._is_shared = True
         self._failure: EngineFailedError | None = None
         self._stack = AsyncExitStack()
         self._signals = signals
         self._previous_handler: Any = None
         self._terminated = False
+        self.recording: Recording | None = None
+        if journal is not None:
+            # Only now: an engine without a journal does not pay for the import.
+            from engine.recording import Recording
+
+            self.recording = Recording(self, journal, own_hooks)
 
     @classmethod
     def for_one_call(cls) -> Self:
@@ -197,7 +213,8 @@ class Engine:
     async def __aenter__(self) -> Self:
         backend = running_backend()
         if backend is None:
-            raise EngineLoopError("async with Engine()")
+            problem = "needs a running event loop of asyncio or trio"
+            raise EngineLoopError("async with Engine()", problem)
         self._open()
         try:
             self._scope = self._stack.enter_context(anyio.CancelScope())
@@ -205,9 +222,12 @@ class Engine:
                 dispatching(backend, self.hook_threads)
             )
             self.loops.settle_at(home, backend)
-            self._handle_signals(partial(home.call_soon, self._terminate))
-        except BaseException:
+            if self.recording is not None:
+                await self.recording.open(home)
+            self._handle_signals()
+        except BaseException as error:
             self._close()
+            await self._stack.__aexit__(*exc_details(error))
             raise
         return self
 
@@ -225,6 +245,8 @@ class Engine:
         if self.loops.has_background:
             job = self.hook_threads.start(self.loops.stop)
             await home.wait_shielded(job.subscribe)
+        if self.recording is not None:
+            await self.recording.close(home)
         self._close(report)
         given = error if shutdown.cancellation is None else shutdown.cancellation
         swallowed = await self._stack.__aexit__(*exc_details(given))
@@ -240,10 +262,17 @@ class Engine:
         backend = running_backend()
         if backend is not None:
             if self._is_shared:
-                raise EngineLoopError("with Engine()")
+                problem = "would block the event loop: use 'async with' there"
+                raise EngineLoopError("with Engine()", problem)
             self.loops.backend = backend
         self._open()
-        self._handle_signals(terminate_thread)
+        if self.recording is not None:
+            try:
+                drive(self.recording.open(self.caller))
+            except BaseException:
+                self._close()
+                raise
+        self._handle_signals()
         return self
 
     def __exit__(
@@ -256,7 +285,11 @@ class Engine:
         self._condition = "is shutting down"
         report = drive(shutdown.run(at_once=error is not None))
         self.loops.stop()
+        if self.recording is not None:
+            drive(self.recording.close(self.caller))
         self._close(report)
+        if self._failure is not None:
+            raise self._failure
         if shutdown.cancellation is not None and error is None:
             raise shutdown.cancellation
 
@@ -290,6 +323,7 @@ class Engine:
         """
         definition = check_definition(fn, "run")
         parent = current_run(self)
+        self.check_takes_runs(parent)
         if definition.is_async:
             return outcome(
                 await perform_in_place(
@@ -397,9 +431,15 @@ class Engine:
                 hooks=self.hooks.statistics(),
                 buffers=tuple(b.statistics() for b in self.broadcast.buffers),
                 threads=self.threads.threads + self.hook_threads.threads,
-                abandoned_threads=self.abandoned + self.hook_threads.abandoned,
+                abandoned_threads=self.count_abandoned_threads(),
                 waiting_runs=self.limiter.waiting if self.limiter else 0,
+                journal=self.recording.statistics() if self.recording else None,
             )
+
+    def count_abandoned_threads(self) -> int:
+        """Return how many threads hang in a body or hook that was given up."""
+        bodies = sum(1 for runs in self.abandoned.values() if runs)
+        return bodies + self.hook_threads.abandoned
 
     # What the actors and their placement ask of it.
 
@@ -408,12 +448,15 @@ class Engine:
 
         Raises:
             EngineForkedError: This process is a fork of the one that entered it.
+            JournalError: It has a journal that cannot be written now.
             EngineNotRunningError: It is not entered, or is shutting down and the run is
                 no child of a live one.
         """
         if self._condition != "runs":
             if self._condition == "was forked":
                 raise EngineForkedError
+            if self._condition == TROUBLED and self.recording is not None:
+                raise self.recording.problem() or EngineNotRunningError(TROUBLED)
             if parent is None or self._condition == "is closed":
                 raise EngineNotRunningError(self._condition)
 
@@ -491,24 +534,38 @@ class Engine:
 
     def was_forked(self) -> None:
         """Refuse everything from now on: this is a forked child."""
+        self.is_forked = True
         self._condition = "was forked"
+        if self.recording is not None:
+            self.recording.was_forked()
 
-    def _handle_signals(self, on_terminate: Callable[[], None]) -> None:
+    def hold_intake(self, troubled: bool) -> None:
+        """Refuse new runs while the journal cannot be written; with the lock held."""
+        if self._condition in ("runs", TROUBLED):
+            self._condition = TROUBLED if troubled else "runs"
+
+    def _handle_signals(self) -> None:
         if self._signals:
-            self._previous_handler = signal.signal(
-                signal.SIGTERM, lambda *_: on_terminate()
-            )
+            self._previous_handler = signal.signal(signal.SIGTERM, self._on_sigterm)
+
+    def _on_sigterm(self, *_: object) -> None:
+        home, current = self.loops.home, CURRENT.get()
+        # The handler interrupts whatever the main thread executes. In the middle of a
+        # sync body, on a loop's thread or not, it ends that body.
+        on = None if current is None else current.dispatcher
+        if home is None or (on is not None and not on.can_interrupt):
+            self._terminate_runs()
+            raise Terminated
+        home.call_soon(self._terminate)
 
     def _terminate(self) -> None:
+        self._terminate_runs()
+        self._scope.cancel()
+
+    def _terminate_runs(self) -> None:
         self._terminated = True
         for run in tuple(self.live):
             run.send(m.TERMINATE)
-        self._scope.cancel()
-
-
-def terminate_thread() -> None:
-    """Raise the termination in the main thread, where a sync body runs."""
-    raise Terminated
 
 
 async def follow(handle: RunHandle[R]) -> State[R]:

@@ -13,7 +13,7 @@ import functools
 import io
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -87,7 +87,7 @@ class PrintCapture:
         self._logging = threading.local()
 
     @contextmanager
-    def installed(self) -> Iterator[None]:
+    def installed(self) -> Generator[None]:
         """Capture prints for the length of the block."""
         with self._lock:
             if not self._users:
@@ -106,8 +106,7 @@ class PrintCapture:
         run = CURRENT.get()
         to_stdout = file is None or file is sys.stdout
         logs = run is not None and to_stdout and run.definition.options.log_prints
-        # structlog's own default logger prints.
-        if not logs or getattr(self._logging, "now", False):
+        if not logs or getattr(self._logging, "now", False) or is_from_structlog():
             self._original(*values, file=file, **options)
             return
         text = io.StringIO()
@@ -117,6 +116,12 @@ class PrintCapture:
             get_run_logger().info(text.getvalue())
         finally:
             self._logging.now = False
+
+
+def is_from_structlog() -> bool:
+    """Whether it is structlog that prints, holding its logger's lock."""
+    module: str = sys._getframe(2).f_globals.get("__name__", "")
+    return module.startswith("structlog.")
 
 
 capture = PrintCapture()

@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-import math
 import random
-import string
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final, TypedDict
+from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict
 
 import attrs
 
-from engine.exceptions import EngineError
+from engine.checks import MOST_DELAYS, Checker
 from engine.hooks import Hook
 
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+    from engine.cache_policies import CacheContext, CachePolicy
+
 RunName = str | Callable[..., str]
-HookList = Iterable[Callable[..., Any] | Hook]
-
-MOST_DELAYS: Final = 50
+HookList = Iterable[Callable[[Any, Any, Any], Any] | Hook]
 
 
-class InvalidOptionError(EngineError, ValueError):
-    """An option of a flow or task is out of its range."""
-
-
-class InvalidOptionType(EngineError, TypeError):
-    """An option of a flow or task is of a wrong type."""
+CACHING_OPTIONS: Final = (
+    "persist_result",
+    "result_serializer",
+    "cache_policy",
+    "cache_key_fn",
+    "cache_expiration",
+    "refresh_cache",
+)
+"""The options of a task that say how its results are kept."""
 
 
 class HookOptions(TypedDict, total=False):
@@ -47,7 +51,7 @@ class CommonOptions(HookOptions, total=False):
     retries: int
     retry_delay_seconds: float | Sequence[float] | Callable[[int], Sequence[float]]
     retry_jitter_factor: float | None
-    retry_condition_fn: Callable[..., Any] | None
+    retry_condition_fn: Callable[[Any, Any, Any], Any] | None
     timeout_seconds: float | None
     log_prints: bool
 
@@ -64,6 +68,14 @@ class TaskOptions(CommonOptions, total=False):
     """The options of ``@task``."""
 
     task_run_name: RunName | None
+    persist_result: bool | None
+    result_serializer: Literal["json", "pickle"] | None
+    cache_policy: CachePolicy | None
+    cache_key_fn: Callable[[CacheContext, dict[str, Any]], str | None] | None
+    cache_expiration: timedelta | None
+    refresh_cache: bool | None
+    on_commit: HookList
+    on_rollback: HookList
 
 
 @attrs.frozen(kw_only=True)
@@ -106,105 +118,6 @@ class Options:
         return delay * (1 + random.random() * self.jitter)
 
 
-class Checker:
-    """Checks one decoration's options, naming the function in every complaint."""
-
-    def __init__(self, kind: str, function: str) -> None:
-        self.subject = f"({kind} {function!r})"
-
-    def bad_value(self, text: str) -> InvalidOptionError:
-        """Return the error for a value out of range."""
-        return InvalidOptionError(f"{text} {self.subject}")
-
-    def bad_type(self, text: str) -> InvalidOptionType:
-        """Return the error for a value of a wrong type."""
-        return InvalidOptionType(f"{text} {self.subject}")
-
-    def seconds(self, option: str, value: Any, *, zero: bool) -> float:
-        """Check a duration in seconds."""
-        least = ">= 0" if zero else "> 0"
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise self.bad_type(f"{option} must be a number of seconds, got {value!r}")
-        if not math.isfinite(value) or value < 0 or (value == 0 and not zero):
-            raise self.bad_value(f"{option} must be {least} seconds, got {value!r}")
-        return float(value)
-
-    def count(self, option: str, value: Any, least: int) -> int:
-        """Check a whole number."""
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise self.bad_type(f"{option} must be a whole number, got {value!r}")
-        if value < least:
-            raise self.bad_value(f"{option} must be >= {least}, got {value}")
-        return value
-
-    def delays(self, value: Any, retries: int) -> tuple[float, ...]:
-        """Check a delay, a list of them, or a function that gives one."""
-        if callable(value):
-            value = value(retries)
-        if isinstance(value, int | float):
-            value = (value,)
-        if isinstance(value, str) or not isinstance(value, Iterable):
-            text = "retry_delay_seconds must be a number, a list of them or a callable"
-            raise self.bad_type(f"{text}, got {value!r}")
-        delays = tuple(self.seconds("retry_delay_seconds", v, zero=True) for v in value)
-        if len(delays) > MOST_DELAYS:
-            text = f"retry_delay_seconds can hold {MOST_DELAYS} delays at most"
-            raise self.bad_value(f"{text}, got {len(delays)}")
-        return delays if any(delays) else ()
-
-    def callable(self, option: str, value: Any) -> Callable[..., Any] | None:
-        """Check an optional callable."""
-        if value is None:
-            return None
-        if not callable(value):
-            raise self.bad_type(f"{option} must be callable, got {value!r}")
-        checked: Callable[..., Any] = value
-        return checked
-
-    def tags(self, value: Any) -> frozenset[str]:
-        """Check tags; a lone string is more likely a mistake than five tags."""
-        if isinstance(value, str) or not isinstance(value, Iterable):
-            raise self.bad_type(f"tags must be a list of strings, got {value!r}")
-        tags = frozenset(value)
-        for tag in tags:
-            if not isinstance(tag, str):
-                raise self.bad_type(f"tags must be strings, got {tag!r}")
-        return tags
-
-    def name(self, value: Any) -> str:
-        """Check a name: any non-empty text without control characters."""
-        if not isinstance(value, str):
-            raise self.bad_type(f"name must be a string, got {value!r}")
-        if not value.strip() or not value.isprintable():
-            raise self.bad_value(f"name must be printable and not empty, got {value!r}")
-        return value
-
-    def template(
-        self, option: str, value: Any, parameters: Sequence[str], *, extra: bool
-    ) -> RunName | None:
-        """Check that a template only names parameters of the function."""
-        if value is None:
-            return None
-        if callable(value):
-            return self.callable(option, value)
-        if not isinstance(value, str):
-            text = f"{option} must be a template string or a callable"
-            raise self.bad_type(f"{text}, got {value!r}")
-        try:
-            fields = [field for _, field, _, _ in string.Formatter().parse(value)]
-        except ValueError as error:
-            raise self.bad_value(f"{option} {value!r} is malformed: {error}") from None
-        for field in fields:
-            if field is None:
-                continue
-            root = field.partition(".")[0].partition("[")[0]
-            if root not in parameters and not (extra and root.isidentifier()):
-                known = ", ".join(parameters) or "no parameters"
-                text = f"{option} {value!r} uses the unknown name {root!r}"
-                raise self.bad_value(f"{text}; the function has {known}")
-        return value
-
-
 def exponential_backoff(backoff_factor: float) -> Callable[[int], list[float]]:
     """Make a ``retry_delay_seconds`` that doubles after each attempt.
 
@@ -215,10 +128,11 @@ def exponential_backoff(backoff_factor: float) -> Callable[[int], list[float]]:
         A function from the number of retries to their delays:
         ``backoff_factor * 2**i`` for the i-th, at most 50 of them.
     """
-    if not (backoff_factor > 0 and math.isfinite(backoff_factor)):
-        raise InvalidOptionError(f"backoff_factor must be > 0, got {backoff_factor!r}")
+    factor = Checker("function", "exponential_backoff").seconds(
+        "backoff_factor", backoff_factor, zero=False
+    )
 
     def delays(retries: int) -> list[float]:
-        return [backoff_factor * 2**i for i in range(min(retries, MOST_DELAYS))]
+        return [factor * 2**i for i in range(min(retries, MOST_DELAYS))]
 
     return delays

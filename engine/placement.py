@@ -22,9 +22,9 @@ from engine.dispatch.caller import drive
 from engine.dispatch.here import running_backend
 from engine.exceptions import DeadlockError, EngineLoopError
 from engine.executors.background import dispatching
-from engine.handles import RunHandle
+from engine.handles import RunHandle, refuse_to_block
 from engine.logging import log
-from engine.states import PENDING
+from engine.states import PENDING, RUNNING
 from engine.upstream import Search, may_hold_runs
 
 if TYPE_CHECKING:
@@ -71,18 +71,17 @@ def create(
         DeadlockError: It would wait for one of its own parents.
     """
     engine.check_takes_runs(parent)
-    lineage_from = parent
+    lineage = None
     if parent is not None:
+        lineage = parent.lineage_below or parent.begin_lineage()
         if IN_HOOK.get():
             parent = None
-        else:
+        elif parent.state.type is not RUNNING:
             parent.check_may_start_children()
     tags = TAGS.get()
     if definition.options.tags:
         tags |= definition.options.tags
-    run = RunActor(engine, definition, args, kwargs, parent, site, tags)
-    if lineage_from is not None:
-        run.lineage = lineage_from.lineage_below
+    run = RunActor(engine, definition, args, kwargs, parent, lineage, site, tags)
     if on is not None:
         run.dispatcher = on
         if not on.can_interrupt:
@@ -111,6 +110,9 @@ def find_upstreams(run: RunActor, wait_for: Iterable[Any] | None) -> None:
     if search.is_plain:
         return
     for handle in search.handles:
+        upstream = handle._actor
+        if run.driver is not None and not upstream.settled and upstream.needs_loop:
+            refuse_to_block(upstream, f"{run.definition.name}()")
         above = run.parent
         if above is not None and above.descends_from(handle._actor):
             raise DeadlockError(repr(run.definition), handle.name)
@@ -134,7 +136,7 @@ def submit(
     )
     if run.upstreams is not None:
         context = copy_context()
-        place_after(run, partial(context.run, place, engine, run))
+        place_after(run, lambda: context.run(place, engine, run))
     elif run.state.type is PENDING:
         place(engine, run)
     return RunHandle(run)
@@ -165,9 +167,9 @@ def place(engine: Engine, run: RunActor) -> None:
     if engine.limiter is None:
         start(engine, run)
     else:
-        later = partial(copy_context().run, start, engine, run)
+        context = copy_context()
         with engine.lock:
-            engine.limiter.start(run, later)
+            engine.limiter.start(run, lambda: context.run(start, engine, run))
 
 
 def start(engine: Engine, run: RunActor) -> None:

@@ -2,23 +2,31 @@
 
 Attributes are read from the current context, so they are right in bodies, hooks and
 worker threads. Outside of any run they are None, or empty. For tests each can be given
-by an environment variable, such as ``ENGINE__RUNTIME__FLOW_RUN__NAME``.
+by an environment variable, such as ``ENGINE__RUNTIME__FLOW_RUN__NAME``; lists with
+commas, dictionaries as JSON. ``api_url`` and ``ui_url`` are below the setting
+``api.url``, and None without it.
 """
 
 from __future__ import annotations
 
+import json
 import os
+from copy import copy
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from engine.context import CURRENT
+import attrs
+
+from engine.context import CURRENT, IN_HOOK
+from engine.exceptions import MissingContextError
+from engine.runs import view
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from engine.actors.run import RunActor
 
-__all__ = ["flow_run", "task_run"]
+__all__ = ["RunContext", "delivery", "flow_run", "get_run_context", "task_run"]
 
 
 def current_flow() -> RunActor | None:
@@ -33,6 +41,19 @@ def current_task() -> RunActor | None:
     """Return the task run around the caller, or None; a flow in a task hides it."""
     run = CURRENT.get()
     return run if run is not None and run.definition.kind == "task" else None
+
+
+def link(kind: str, page: str) -> Callable[[RunActor], str | None]:
+    """Return what makes the address of a run below the server's; None without one."""
+
+    def read(run: RunActor) -> str | None:
+        # At the first use: a program that never asks for it has no settings to read.
+        from engine.settings import get_current_settings
+
+        url = get_current_settings().api.url
+        return None if url is None else f"{url.rstrip('/')}/{kind}/{page}{run.id}"
+
+    return read
 
 
 COMMON: Final[dict[str, tuple[Callable[[RunActor], Any], Any]]] = {
@@ -58,11 +79,17 @@ FLOW_RUN: Final[dict[str, tuple[Callable[[RunActor], Any], Any]]] = {
         lambda run: run.lineage.root_id if run.lineage else run.id,
         None,
     ),
+    "parent_deployment_id": (lambda run: None, None),
+    "job_variables": (lambda run: {}, {}),
+    "api_url": (link("flow-runs", ""), None),
+    "ui_url": (link("flow-runs", "flow-run/"), None),
 }
 TASK_RUN: Final[dict[str, tuple[Callable[[RunActor], Any], Any]]] = {
     **COMMON,
     "task_name": (lambda run: run.definition.name, None),
     "flow_run_id": (lambda run: run.lineage and run.lineage.flow_run_id, None),
+    "api_url": (link("task-runs", ""), None),
+    "ui_url": (link("task-runs", "task-run/"), None),
 }
 
 
@@ -85,27 +112,110 @@ class RunAttributes:
             text = f"engine.runtime.{self._kind} has no {name!r}; it has {known}"
             raise AttributeError(text)
         read, default = self._attributes[name]
-        given = os.environ.get(f"ENGINE__RUNTIME__{self._kind}__{name}".upper())
+        variable = f"ENGINE__RUNTIME__{self._kind}__{name}".upper()
+        given = os.environ.get(variable)
         if given is not None:
-            return cast(given, default)
+            try:
+                return cast(name, given, default)
+            except ValueError as error:
+                text = f"{variable} cannot be {given!r}: {error}"
+            raise ValueError(text)
         run = self._current()
         if run is not None:
             return read(run)
         if name == "scheduled_start_time":
             return datetime.now(UTC)
-        return type(default)() if isinstance(default, list | dict) else default
+        return copy(default)  # a new list or dictionary for everybody
 
     def __dir__(self) -> list[str]:
         return sorted(self._attributes)
 
 
-def cast(text: str, default: Any) -> Any:
+def cast(name: str, text: str, default: Any) -> Any:
     """Return an environment variable's text as the type of an attribute."""
+    if name == "scheduled_start_time":
+        given = datetime.fromisoformat(text)
+        return given if given.tzinfo else given.replace(tzinfo=UTC)
+    if isinstance(default, dict):
+        return json.loads(text)
     if isinstance(default, int):
         return int(text)
     if isinstance(default, list):
         return [item for item in text.split(",") if item]
     return text
+
+
+@attrs.frozen(kw_only=True)
+class RunContext:
+    """What some code is a part of.
+
+    Attributes:
+        flow: The flow of the nearest flow run around it; None outside of flows.
+        flow_run: That run, as it was when the context was asked for.
+        task: The task of the run that it is the code of; None if that is a flow's.
+        task_run: That run.
+        parameters: The arguments of the run that it is the code of.
+    """
+
+    flow: Any
+    flow_run: Any
+    task: Any
+    task_run: Any
+    parameters: dict[str, Any]
+
+
+class Delivery:
+    """What tells one call of a hook from all others, for hooks with a journal.
+
+    Such a hook is called at least once, and again if its process was killed before the
+    journal knew that the call had ended. A hook that keeps `key` together with what it
+    does, and does nothing for a key it has seen, does it exactly once.
+    """
+
+    @property
+    def key(self) -> tuple[str, int, str] | None:
+        """The same for every call of one owed hook; None outside of hooks."""
+        owed, run = IN_HOOK.get(), CURRENT.get()
+        if run is None or isinstance(owed, bool) or owed.position < 0:
+            return None
+        return run.id, owed.transition.sequence, owed.key
+
+    @property
+    def run_id(self) -> str | None:
+        """The run whose transition owes the hook."""
+        return self.key[0] if self.key else None
+
+    @property
+    def sequence(self) -> int | None:
+        """The transition's number."""
+        return self.key[1] if self.key else None
+
+    @property
+    def hook(self) -> str | None:
+        """Which of the transition's hooks it is, such as ``on_failure[0]:page``."""
+        return self.key[2] if self.key else None
+
+
+delivery = Delivery()
+
+
+def get_run_context() -> RunContext:
+    """Return what the calling code is a part of.
+
+    Raises:
+        MissingContextError: It is outside of any run and hook.
+    """
+    run = CURRENT.get()
+    if run is None:
+        raise MissingContextError("get_run_context()")
+    flow, task = current_flow(), current_task()
+    return RunContext(
+        flow=None if flow is None else flow.definition,
+        flow_run=None if flow is None else view(flow),
+        task=None if task is None else task.definition,
+        task_run=None if task is None else view(task),
+        parameters=run.parameters,
+    )
 
 
 flow_run = RunAttributes("flow_run", current_flow, FLOW_RUN)

@@ -84,7 +84,7 @@ class Shutdown:
             cancelled=len(left) - stuck,
             abandoned=stuck,
             hooks=engine.hooks.statistics(),
-            abandoned_threads=engine.abandoned + engine.hook_threads.abandoned,
+            abandoned_threads=engine.count_abandoned_threads(),
             seconds=time.monotonic() - began,
         )
 

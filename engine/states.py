@@ -19,7 +19,7 @@ import enum
 import time
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, Literal, TypeVar, overload
 
 from engine.actors import messages as m
 from engine.exceptions import (
@@ -200,6 +200,10 @@ class State(Generic[R_co]):
         """Whether the state is terminal: nothing follows it."""
         return self.type in TERMINAL
 
+    @overload
+    def result(self, raise_on_failure: Literal[True] = True) -> R_co: ...
+    @overload
+    def result(self, raise_on_failure: bool) -> R_co | BaseException: ...
     def result(self, raise_on_failure: bool = True) -> Any:
         """Give the run's value, or raise what kept it from having one.
 
@@ -241,9 +245,19 @@ class State(Generic[R_co]):
 def Scheduled(
     *, scheduled_time: datetime | None = None, name: str | None = None, **fields: Any
 ) -> State[Any]:
-    """Make a state that waits until *scheduled_time* (UTC; None is now)."""
-    due = time.time() if scheduled_time is None else scheduled_time.timestamp()
-    return State(SCHEDULED, name, due=due, **fields)
+    """Make a state that waits until *scheduled_time* (naive is UTC; None is now).
+
+    Raises:
+        TypeError: *scheduled_time* is no datetime.
+    """
+    if scheduled_time is None:
+        return State(SCHEDULED, name, due=time.time(), **fields)
+    if not isinstance(scheduled_time, datetime):
+        text = f"scheduled_time must be a datetime, got {scheduled_time!r}"
+        raise TypeError(text)
+    if scheduled_time.tzinfo is None:
+        scheduled_time = scheduled_time.replace(tzinfo=UTC)
+    return State(SCHEDULED, name, due=scheduled_time.timestamp(), **fields)
 
 
 def AwaitingRetry(
@@ -364,7 +378,7 @@ def safe_text(error: BaseException) -> str:
 
 
 def unwrap_stop_iteration(error: BaseException) -> BaseException:
-    """Return the `StopIteration` that a coroutine of ours turned into a RuntimeError."""
+    """Return the `StopIteration` that a coroutine of ours made a RuntimeError."""
     cause = error.__cause__
     if isinstance(error, RuntimeError) and isinstance(cause, StopIteration):
         return cause

@@ -7,6 +7,7 @@ from typing import (
     TYPE_CHECKING,
     Any,
     ClassVar,
+    Concatenate,
     Literal,
     ParamSpec,
     Protocol,
@@ -16,12 +17,18 @@ from typing import (
 )
 
 from engine.calls import call, loop_and_run_here, submit_here
-from engine.definition import Definition
+from engine.checks import Checker
+from engine.definition import Definition, H
 from engine.exceptions import MappingLengthMismatch, MappingMissingIterable
 from engine.fanout import HandleList
 from engine.handles import RunHandle
-from engine.options import TaskOptions, exponential_backoff
-from engine.states import State
+from engine.options import (
+    CACHING_OPTIONS,
+    Options,
+    TaskOptions,
+    exponential_backoff,
+)
+from engine.states import State, safe_repr
 from engine.streams import Stream
 from engine.upstream import quote, result_of, unmapped
 
@@ -34,6 +41,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 T = TypeVar("T")
+P2 = ParamSpec("P2")
+R2 = TypeVar("R2")
 
 
 class Task(Definition[P, R_co]):
@@ -47,6 +56,16 @@ class Task(Definition[P, R_co]):
     _known_options = frozenset(
         TaskOptions.__required_keys__ | TaskOptions.__optional_keys__
     )
+
+    def _check_options(self, given: Mapping[str, Any]) -> Options:
+        options = super()._check_options(given)
+        if any(given.get(option) is not None for option in CACHING_OPTIONS):
+            # Only for tasks that are cached: most programs have none, and import less.
+            from engine.caching import check_caching
+
+            check = Checker("task", options.name)
+            self.caching = check_caching(check, given, self.binder.names)
+        return options
 
     @overload
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
@@ -118,7 +137,7 @@ class Task(Definition[P, R_co]):
             NoEngineError: Called outside of any engine and flow.
             DeadlockError: It would wait for a run that waits for it.
         """
-        wait_for = kwargs.pop("wait_for", None)
+        wait_for = kwargs.pop("wait_for", None) if kwargs else None
         return submit_here(self, args, kwargs, wait_for)
 
     @overload
@@ -150,7 +169,8 @@ class Task(Definition[P, R_co]):
         columns = {name: mapped(value) for name, value in given.items()}
         lengths = {n: len(c) for n, c in columns.items() if isinstance(c, list)}
         if not lengths:
-            raise MappingMissingIterable(self.name)
+            given_text = ", ".join(map(safe_repr, (*args, *kwargs.values())))
+            raise MappingMissingIterable(self.name, given_text or "nothing")
         if len(set(lengths.values())) > 1:
             raise MappingLengthMismatch(self.name, lengths)
         handles: HandleList[Any] = HandleList()
@@ -158,7 +178,7 @@ class Task(Definition[P, R_co]):
             row = [c[i] if isinstance(c, list) else c.value for c in columns.values()]
             positional = tuple(row[: len(args)])
             keywords = dict(zip(kwargs, row[len(args) :], strict=True))
-            handles.append(submit_here(self, positional, keywords, wait_for))
+            handles.append(submit_here(self, positional, keywords, wait_for, "map"))
         return handles
 
     @overload
@@ -205,16 +225,41 @@ class Task(Definition[P, R_co]):
             ValueError: *limit* or *on_error* is out of its range.
         """
         return Stream(
-            lambda item: submit_here(self, (item,), dict(kwargs)),
+            lambda item: submit_here(self, (item,), dict(kwargs), None, "stream"),
             items,
             limit=limit,
             on_error=on_error,
             here=loop_and_run_here,
         )
 
+    def on_commit(self, fn: H) -> H:
+        """Register a hook for what is committed; usable as a decorator.
+
+        It is called with the run's `engine.transactions.Transaction`.
+        """
+        return self._add_hook("on_commit", fn)
+
+    def on_rollback(self, fn: H) -> H:
+        """Register a hook that undoes a run that completed; usable as a decorator.
+
+        It is called with the run's `engine.transactions.Transaction`.
+        """
+        return self._add_hook("on_rollback", fn)
+
     if TYPE_CHECKING:
+
+        @overload
+        def __get__(self, instance: None, owner: type | None = None) -> Self: ...
+        @overload
+        def __get__(
+            self: Task[Concatenate[Any, P2], R2],
+            instance: object,
+            owner: type | None = None,
+        ) -> Task[P2, R2]: ...
+        def __get__(self, instance: Any, owner: type | None = None) -> Any: ...
+
         # Narrower than the definition's: each kind names its own options.
-        def with_options(  # type: ignore[override]
+        def with_options(  # type: ignore[override]  # noqa: D102
             self, **options: Unpack[TaskOptions]
         ) -> Self: ...
 
@@ -238,7 +283,9 @@ def mapped(value: Any) -> list[Any] | unmapped[Any]:
 class TaskDecorator(Protocol):
     """What ``task(**options)`` returns."""
 
-    def __call__(self, fn: Callable[P, R], /) -> Task[P, R]: ...
+    def __call__(self, fn: Callable[P, R], /) -> Task[P, R]:
+        """Make a task of *fn*."""
+        ...
 
 
 @overload
@@ -251,7 +298,16 @@ def task(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     Args:
         fn: The function, sync or async.
         **options: Those of `engine.flow`, with ``task_run_name`` for ``flow_run_name``,
-            and without ``version`` and ``validate_parameters``.
+            and without ``version`` and ``validate_parameters``. Results are used again
+            with ``cache_policy`` (what makes two runs the same, see
+            `engine.cache_policies`) or ``cache_key_fn`` (called with a `CacheContext`
+            and the parameters, gives the key; None is not cached); for as long as
+            ``cache_expiration``, a timedelta, says; ``refresh_cache=True`` makes them
+            anew. They are in the memory of the process, or with
+            ``persist_result=True`` in files below ``ENGINE_HOME``: as JSON, or with
+            ``result_serializer="pickle"`` as signed pickles. ``on_commit`` and
+            ``on_rollback`` are lists of hooks of the run's transaction, see
+            `engine.transactions`.
 
     Raises:
         TypeError: An option does not exist or is of a wrong type; a hook cannot be

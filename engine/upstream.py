@@ -7,7 +7,9 @@ not start, unless the argument is wrapped in `allow_failure`.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import itertools
 import operator
 from collections.abc import Callable
 from typing import Any, Final, Generic, TypeVar
@@ -62,6 +64,10 @@ class opaque(Annotation[T]):
     __slots__ = ()
 
 
+DEPTH: Final = 100
+"""How deep arguments are looked into."""
+
+
 def may_hold_runs(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     """Whether any argument is of a type that has to be looked into."""
     for value in args:
@@ -76,12 +82,15 @@ def may_hold_runs(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
 class Walker:
     """Visits every run in a value, and rebuilds the value around what changed.
 
-    A collection in which nothing changed is returned as the same object.
+    A collection in which nothing changed is returned as the same object. What is nested
+    deeper than `DEPTH` is not looked into.
     """
 
     def __init__(self) -> None:
-        # A collection that holds itself is looked into once.
-        self._inside: set[int] = set()
+        self._depth = 0
+        # What became of each collection: one that stands in several places is walked
+        # once, and one that holds itself is, while it is being walked, itself.
+        self._walked: dict[int, Any] = {}
 
     def visit_run(self, item: RunHandle[Any] | State[Any]) -> Any:
         """Return what stands for a handle or state."""
@@ -93,33 +102,35 @@ class Walker:
 
     def walk(self, value: Any) -> Any:
         """Return *value* with every run in it visited."""
-        kind = value.__class__
-        if kind in ATOMS:
+        if value.__class__ in ATOMS:
             return value
         if isinstance(value, RunHandle | State):
             return self.visit_run(value)
         if isinstance(value, Annotation):
             return self.visit_annotation(value)
-        if id(value) in self._inside:
-            return value
-        self._inside.add(id(value))
-        try:
-            return self._walk_collection(kind, value)
-        finally:
-            self._inside.discard(id(value))
+        key = id(value)
+        if key not in self._walked:
+            self._walked[key] = value
+            if self._depth < DEPTH:
+                self._depth += 1
+                self._walked[key] = self._walk_collection(value)
+                self._depth -= 1
+        return self._walked[key]
 
-    def _walk_collection(self, kind: type, value: Any) -> Any:
-        if kind in (list, tuple, set, frozenset) or isinstance(value, list):
+    def _walk_collection(self, value: Any) -> Any:
+        if isinstance(value, list | tuple | set | frozenset):
             items = [self.walk(item) for item in value]
-            if all(map(operator.is_, value, items)):
-                return value
-            return kind(items) if kind in (tuple, set, frozenset) else items
-        if kind is dict:
+            return value if all(map(operator.is_, value, items)) else like(value, items)
+        if isinstance(value, dict):
             pairs = [(self.walk(k), self.walk(v)) for k, v in value.items()]
-            if all(v is old for (_, v), old in zip(pairs, value.values(), strict=True)):
-                return value
-            return dict(pairs)
-        if attrs.has(kind) or (dataclasses.is_dataclass(value) and kind is not type):
+            before = itertools.chain.from_iterable(value.items())
+            after = itertools.chain.from_iterable(pairs)
+            return (
+                value if all(map(operator.is_, before, after)) else like(value, pairs)
+            )
+        if isinstance(value, type):
+            return value
+        if attrs.has(type(value)) or dataclasses.is_dataclass(value):
             return self._walk_fields(value)
         return value
 
@@ -138,6 +149,20 @@ class Walker:
             if new is not old:
                 changes[alias] = new
         return replace(value, **changes) if changes else value
+
+
+def like(original: Any, items: list[Any]) -> Any:
+    """Return a collection of the kind of *original* with other items."""
+    if hasattr(original, "_make"):  # a named tuple
+        return original._make(items)
+    if type(original) in (list, tuple, set, frozenset, dict):
+        return type(original)(items)
+    if isinstance(original, list | set | dict):
+        copied = copy.copy(original)  # a subclass, with whatever else it carries
+        copied.clear()
+        (copied.extend if isinstance(copied, list) else copied.update)(items)
+        return copied
+    return original  # how to make another of these only its class knows
 
 
 class Search(Walker):

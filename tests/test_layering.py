@@ -12,17 +12,22 @@ ROOT = Path(__file__).parents[1] / "engine"
 # modules may import each other, but for the one where they talk in messages.
 LAYERS = [
     # pure: no loop, no clock, no logging
-    {"exceptions", "ids", "actors.messages", "states", "hooks", "options", "binding"},
+    {"exceptions", "checks", "ids", "tracebacks", "actors.messages", "states"}
+    | {"hooks", "options", "binding", "fingerprint"},
     # how runs are seen, and how actors get time and messages
     {"actors.mailbox", "actors.broadcast", "actors.family", "context", "definition"}
-    | {"dispatch", "fanout", "logging", "runs", "runtime", "settings"}
-    | {"subscription", "upstream"},
+    | {"dispatch", "executors.thread", "fanout", "handles", "logging", "registry"}
+    | {"runs", "runtime", "settings", "streams", "subscription", "upstream"}
+    | {"cache_policies"},
     {"actors.run", "actors.hook", "actors.supervisor", "executors", "journal"},
     # opens and closes the actor tree, and performs runs in it
-    {"actors.body", "calls", "host", "placement", "shutdown"},
+    {"actors.body", "calls", "host", "placement", "shutdown"}
+    | {"recording", "recovery"}
+    | {"actors.ending", "actors.flights", "actors.stores"}
+    | {"actors.task_transaction", "actors.transaction"},
     # what users write
-    {"flows", "tasks", "client", "blocks", "transactions"},
-    {"__init__", "cli", "server", "testing"},
+    {"flows", "tasks", "client", "blocks", "caching", "results", "transactions"},
+    {"__init__", "__main__", "cli", "server", "testing"},
 ]
 ISOLATED = LAYERS[2]
 LEVEL = {unit: level for level, units in enumerate(LAYERS) for unit in units}

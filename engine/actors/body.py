@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from engine.actors import messages as m
 from engine.actors.run import failed_state, timed_out_state
-from engine.actors.supervisor import Exit, ExitKind
+from engine.actors.supervisor import Exit, ExitKind, classify
+from engine.actors.task_transaction import attempt_in_transaction
 from engine.context import bind, unbind
 from engine.exceptions import UpstreamNotCompleted
 from engine.logging import log
@@ -67,7 +68,7 @@ async def perform(run: RunActor, on: Dispatcher, in_place: bool = False) -> Carr
     except BaseException as error:
         # An error of our own, not of the body: it must not leave the run alive.
         verdict, carry = m.Lost("engine", safe_text(error), error), error
-    if has_hooks:
+    if has_hooks and not run.settled:
         run.context = copy_context()  # so that hooks see what the body has set
     if in_place:
         unbind(binding)
@@ -93,7 +94,9 @@ async def guard(run: RunActor, on: Dispatcher) -> tuple[m.Message, Carry]:
         error = on.leave(run, error)
         if error is not None or run.asked is not NOTHING:
             verdict, carry = await examine(run, on, error)
-        if carry is not None or verdict is failed or not is_retriable(run, verdict):
+        if verdict.__class__ is m.Returned or carry is not None or verdict is failed:
+            return verdict, carry
+        if not is_retriable(run, verdict):
             return verdict, carry
         failed = verdict
 
@@ -114,6 +117,8 @@ async def attempt(run: RunActor, on: Dispatcher) -> m.Message:
             await wait_for_hooks(run, on)
         if run.state.type is not RUNNING:
             return m.STOPPED  # another thread stopped it meanwhile
+        if definition.is_transactional:
+            return await attempt_in_transaction(run, on, execute, stop_timer)
         value = definition.fn(*run.args, **run.kwargs)
         if definition.is_async:
             value = await value
@@ -123,6 +128,14 @@ async def attempt(run: RunActor, on: Dispatcher) -> m.Message:
     finally:
         if stop_timer is not None:
             stop_timer()
+
+
+async def execute(run: RunActor, on: Dispatcher) -> m.Message:
+    """Call the body of a task in a transaction; return its verdict."""
+    value = run.definition.fn(*run.args, **run.kwargs)
+    if run.definition.is_async:
+        value = await value
+    return await judge(run, on, value)
 
 
 def start_timer(run: RunActor, on: Dispatcher, timeout: float) -> Any:
@@ -144,13 +157,16 @@ async def examine(
     if run.is_over:
         # The body of an abandoned thread has come back; nobody waits for it any more,
         # but an interrupt of the process must not get lost with it.
-        return m.STOPPED, None if isinstance(error, Exception) else error
+        # One that is no cancellation, or the host's own.
+        died = classify(error)[0] is ExitKind.DIED
+        return m.STOPPED, error if died or on.is_cancelled(run, error) else None
     ended = Exit(run, error, on.is_cancelled(run, error))
     if ended.asked is m.Asked.HOST or ended.kind in (ExitKind.DIED, ExitKind.CLOSED):
         return ended.verdict, error
-    if on.is_cancelled(run, error):
-        # Asked twice, by us and by the host: the host's own request has to go on.
-        return ended.verdict, error if ended.kind is ExitKind.CANCELLED else withdrawn
+    if withdrawn is not None:
+        return ended.verdict, withdrawn  # asked twice, by us and by the host
+    if ended.kind is ExitKind.CANCELLED and on.is_cancelled(run, error):
+        return ended.verdict, error
     return ended.verdict, None
 
 
@@ -222,18 +238,21 @@ async def prepare(run: RunActor, on: Dispatcher) -> None:
         try:
             run.args, run.kwargs, _ = Resolve().walk((run.args, run.kwargs, awaited))
         except UpstreamNotCompleted as error:
-            run.send(m.UpstreamFailed(error))
+            run.send(m.UpstreamFailed(error.with_traceback(None)))
             return
     try:
         run.args, run.kwargs = binder.validate(run.args, run.kwargs)
         run.name = run.definition.run_name(run) or run.name
     except Exception as error:
+        trim_traceback(error)
         run.send(m.Rejected(error))
 
 
 async def wait_for_room(run: RunActor, on: Dispatcher) -> None:
     """Wait until no subscriber that must lose nothing is behind."""
     for buffer in run.engine.broadcast.blocking:
+        if len(buffer.items) < buffer.size:
+            continue  # nearly always: there is no wake-up to arrange
         await on.wait(buffer.await_room, buffer.forget_writer)
         if run.asked is not NOTHING:
             buffer.pass_turn()  # another thread stopped it: it will publish nothing

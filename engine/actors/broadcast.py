@@ -76,7 +76,7 @@ class Buffer:
     def __init__(self, broadcast: Broadcast, size: int, overflow: Overflow) -> None:
         self._broadcast = broadcast
         self.size = size
-        self.overflow = overflow
+        self.overflow: Overflow = overflow
         self.items: deque[Transition] = deque()
         self.gap = 0
         self.dropped = 0

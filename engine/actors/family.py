@@ -50,11 +50,11 @@ class Kin(Mailbox):
     """The part of a run's actor that knows its parent and its children."""
 
     __slots__ = (
-        "_lineage_below",
         "children",
         "engine",
         "failures",
         "lineage",
+        "lineage_below",
         "observed",
         "on_childless",
         "parent",
@@ -64,7 +64,12 @@ class Kin(Mailbox):
 
     if TYPE_CHECKING:
         id: str
-        name: str
+
+        @property
+        def name(self) -> str:
+            """What the run is called."""
+            ...
+
         definition: Definition[..., Any]
         host: Any
         state: State[Any]
@@ -80,19 +85,17 @@ class Kin(Mailbox):
         # What waits for the last child to end: the body, or the run's own end.
         on_childless: Wake | None
         verdict: m.Message | None
-        _lineage_below: Lineage | None
+        lineage_below: Lineage | None
 
     @property
     def is_over(self) -> bool:
         """Whether the run is in its terminal state."""
         return self.state.type in TERMINAL
 
-    @property
-    def lineage_below(self) -> Lineage:
-        """The lineage that this run's children share."""
-        if self._lineage_below is None:
-            self._lineage_below = Lineage(self)
-        return self._lineage_below
+    def begin_lineage(self) -> Lineage:
+        """Make the lineage that this run's children share."""
+        self.lineage_below = Lineage(self)
+        return self.lineage_below
 
     def descends_from(self, other: Kin) -> bool:
         """Whether *other* is this run or one of its parents."""

@@ -13,25 +13,32 @@ hooks; while its body is busy, a hook thread does.
 from __future__ import annotations
 
 import time
+import traceback
 from collections import deque
+from contextvars import Context
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import attrs
 
 from engine.exceptions import HookTimeout
-from engine.hooks import TRANSACTION_KINDS, Hook, HookKind, HookOutcome, HookStatus
+from engine.hooks import TRANSACTION_KINDS, Hook, HookOutcome, HookStatus
 from engine.logging import log
-from engine.states import safe_text, unwrap_stop_iteration
+from engine.states import RUNNING, safe_text, unwrap_stop_iteration
 from engine.tracebacks import trim_traceback
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from engine.actors.run import RunActor
     from engine.actors.supervisor import Supervisor
     from engine.dispatch.base import Dispatcher, Wake
+    from engine.journal.exceptions import JournalError
+    from engine.journal.recorder import Recorder
     from engine.runs import Transition
+
+LANES_AT_ONCE: Final = 256
+"""How many lanes go on before others may have the engine's lock."""
 
 
 @attrs.frozen(kw_only=True)
@@ -54,44 +61,120 @@ class HookStatistics:
         return self.due - ended
 
 
-class Lane:
-    """The hooks that one run is owed, in order."""
+class Owed(NamedTuple):
+    """A hook that is owed.
 
-    __slots__ = ("_waiters", "current", "is_served", "outcomes", "owed", "run", "veto")
+    Attributes:
+        transition: The transition, or other step of a run, that owes it.
+        kind: The list that the hook was registered in.
+        hook: The hook.
+        position: Which of the transition's hooks it is, counted from 0; -1 if no
+            transition owes it.
+    """
+
+    transition: Any
+    kind: str
+    hook: Hook
+    position: int = -1
+
+    @property
+    def key(self) -> str:
+        """What tells it from the transition's other hooks."""
+        return f"{self.kind}[{self.position}]:{self.hook.name}"
+
+
+class Lane:
+    """The hooks that one run is owed, in order.
+
+    With a journal every run that somebody outside of the process is told about has one:
+    nobody is told before the disk has been.
+
+    Attributes:
+        ticket: What the journal has to commit before the run's hooks are called, and
+            before its body or its caller go on; 0 without a journal.
+        gate: What it has to commit before the next hook is called.
+        is_attended: Whether the run's own thread waits to serve it.
+        is_recovered: Whether the hooks are delivered for a process that is gone.
+        is_refused: Whether the journal failed before the body began, so that the run
+            fails without waiting for it.
+        veto: What fails the run: the error of an on_running or on_retry hook, or of
+            the journal.
+    """
+
+    __slots__ = (
+        "_waiters",
+        "current",
+        "gate",
+        "is_attended",
+        "is_recovered",
+        "is_refused",
+        "is_served",
+        "outcomes",
+        "owed",
+        "run",
+        "ticket",
+        "veto",
+    )
 
     def __init__(self, run: RunActor) -> None:
         self.run = run
-        self.owed: deque[tuple[Transition, str, Hook]] = deque()
+        # Tuples, since empty ones cost nothing: with a journal many runs have a lane and
+        # never a hook.
+        self.owed: tuple[Owed, ...] = ()
         self.is_served = False
-        self.current: tuple[Transition, str, Hook] | None = None
-        self.outcomes: list[HookOutcome] = []
-        # The error of an on_running or on_retry hook that fails its run.
+        self.is_attended = False
+        self.is_recovered = False
+        self.is_refused = False
+        self.ticket = 0
+        self.gate = 0
+        self.current: Owed | None = None
+        self.outcomes: tuple[HookOutcome, ...] = ()
         self.veto: BaseException | None = None
-        self._waiters: list[Wake] = []
+        self._waiters: tuple[Wake, ...] = ()
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing is owed, no hook is running, and all of it is on disk."""
+        if self.owed or self.is_served:
+            return False
+        return not self.ticket or self.ticket <= self.run.engine.hooks.committed
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing is owed and no hook is running."""
-        return not self.owed and not self.is_served
+        """Whether there is nothing that the run has to wait for."""
+        return self.is_refused or self.is_done
 
     def subscribe_idle(self, wake: Wake) -> bool:
         """Have *wake* called when the lane is idle; False if it is."""
         with self.run.engine.lock:
             if self.is_idle:
                 return False
-            self._waiters.append(wake)
+            self._waiters = (*self._waiters, wake)
             return True
 
     def became_idle(self) -> None:
         """Let go of everybody who waits; called with the lock held."""
         self.is_served = False
-        waiters, self._waiters = self._waiters, []
-        for wake in waiters:
-            wake()
+        self.wake_waiters()
         if self.run.settled:
             self.run.keep_outcomes()
         elif self.run.is_over:
             self.run.settle()
+
+    def wake_waiters(self) -> None:
+        """Have everybody who waits look again; called with the lock held."""
+        self.is_attended = False
+        waiters, self._waiters = self._waiters, ()
+        for wake in waiters:
+            wake()
+
+    def refuse(self, error: JournalError) -> None:
+        """Fail the run if its body waits for the journal; called with the lock held."""
+        run = self.run
+        waits = run.host is not None and run.state.type is RUNNING and self._waiters
+        if waits and not self.is_served and self.ticket > run.engine.hooks.committed:
+            self.veto, self.is_refused = error, True
+            self.wake_waiters()
 
 
 class HookActor:
@@ -125,7 +208,12 @@ class HookActor:
             "undelivered": 0,
         }
         self._open: set[Lane] = set()
+        # Whether a recovery has yet to find what it has to deliver.
+        self._expects_more = False
         self._closed = False
+        self.recorder: Recorder | None = None
+        # The last of the journal's tickets that is on disk.
+        self.committed: float = 0
         self._waiters: list[Wake] = []
 
     def statistics(self) -> HookStatistics:
@@ -137,31 +225,32 @@ class HookActor:
         """File the hooks that a transition owes; called with the lock held."""
         run = transition.actor
         lane = run.lane
-        owed = len(lane.owed) if lane is not None else 0
+        position = 0
         for hook in self._on_transition:
-            lane = self._owe(run, lane, transition, "on_transition", hook)
+            lane = self._owe(run, Owed(transition, "on_transition", hook, position))
+            position += 1
         hooks = run.definition.hooks
         for kind, hook in hooks.due(transition.previous, transition.state):
-            lane = self._owe(run, lane, transition, kind, hook)
-        if lane is None or len(lane.owed) == owed:
+            lane = self._owe(run, Owed(transition, kind, hook, position))
+            position += 1
+        if lane is None or not position:
             return
         if self._closed:
             self._give_up(lane)
-        elif not lane.is_served:
+        elif not lane.is_served and self.recorder is None:
             lane.is_served = self._summon(run)
 
-    def _owe(
-        self,
-        run: RunActor,
-        lane: Lane | None,
-        transition: Transition,
-        kind: HookKind | str,
-        hook: Hook,
-    ) -> Lane:
+    def track(self, run: RunActor) -> Lane:
+        """Return a run's lane, which is one that somebody waits for from now on."""
+        lane = run.lane
         if lane is None:
             lane = run.lane = Lane(run)
         self._open.add(lane)
-        lane.owed.append((transition, kind, hook))
+        return lane
+
+    def _owe(self, run: RunActor, owed: Owed) -> Lane:
+        lane = self.track(run)
+        lane.owed = (*lane.owed, owed)
         self.due += 1
         return lane
 
@@ -174,8 +263,8 @@ class HookActor:
             lane = run.lane
             if lane is None and run.settled:
                 lane = run.lane = Lane(run)
-                lane.outcomes.extend(run.outcomes)
-            lane = self._owe(run, lane, step, kind, hook)
+                lane.outcomes = run.outcomes
+            lane = self._owe(run, Owed(step, kind, hook))
             if self._closed:
                 self._give_up(lane)
             return lane
@@ -183,9 +272,91 @@ class HookActor:
     def claim(self, lane: Lane) -> bool:
         """Take it upon the caller to serve a lane that is owed and has no server."""
         with self._lock:
-            if lane.is_served or not lane.owed:
+            if lane.is_served or not self._is_servable(lane):
                 return False
             lane.is_served = True
+            return True
+
+    def attend(self, lane: Lane, wake: Wake) -> bool:
+        """Have *wake* called when a lane can be claimed or is idle; False if it is."""
+        with self._lock:
+            if not lane.is_served and self._is_servable(lane):
+                return False
+            lane.is_attended = True
+            return lane.subscribe_idle(wake)
+
+    def _is_servable(self, lane: Lane) -> bool:
+        """Whether the next hook may be called; with the lock held."""
+        return bool(lane.owed) and max(lane.ticket, lane.gate) <= self.committed
+
+    # What the journal tells.
+
+    def committed_by(self, entries: int, lanes: Sequence[Lane]) -> None:
+        """Go on with what waited for the next *entries* to be on disk."""
+        with self._lock:
+            self.committed += entries
+        # Each on the loop that drives it, if one does: a wake-up from another thread
+        # costs ten times as much, and one will do for all.
+        groups: dict[Any, list[Lane]] = {}
+        for lane in lanes:
+            on = lane.run.dispatcher
+            on_loop = on is not None and on.can_interrupt
+            groups.setdefault(on if on_loop else None, []).append(lane)
+        self._advance_all(groups.pop(None, ()))
+        for on, group in groups.items():
+            on.call_soon(self._advance_all, group)
+
+    def _advance_all(self, lanes: Sequence[Lane]) -> None:
+        for start in range(0, len(lanes), LANES_AT_ONCE):
+            with self._lock:
+                for lane in lanes[start : start + LANES_AT_ONCE]:
+                    self._advance(lane)
+
+    def _advance(self, lane: Lane) -> None:
+        if lane.is_served or self._closed:
+            return
+        if self._is_servable(lane):
+            if lane.is_attended:
+                lane.wake_waiters()
+            else:
+                lane.run.lane = lane  # a run that was refused has let go of it
+                lane.is_served = self._summon(lane.run)
+        elif lane.is_done:
+            self._close_lane(lane)
+
+    def refuse(self, error: JournalError) -> None:
+        """Fail the runs whose bodies wait for a journal that cannot be written."""
+        with self._lock:
+            for lane in tuple(self._open):
+                lane.refuse(error)
+
+    def journal_lost(self, error: JournalError) -> None:
+        """Wait for the journal no more; deliver nothing that it may not know of."""
+        with self._lock:
+            self.refuse(error)
+            self.committed = float("inf")
+            self.close()
+
+    def expect(self) -> None:
+        """Note that a recovery has begun to look for what it has to deliver."""
+        self._expects_more = True
+
+    def expect_no_more(self) -> None:
+        """Note that the recovery has handed everything over."""
+        with self._lock:
+            self._expects_more = False
+            self._let_go()
+
+    def deliver_late(self, run: RunActor, owed: Sequence[Owed]) -> bool:
+        """Deliver what an earlier process owed for a run; False if it is too late."""
+        with self._lock:
+            if self._closed:
+                return False
+            lane = self.track(run)
+            lane.is_recovered = True
+            lane.owed = (*lane.owed, *owed)
+            self.due += len(owed)
+            lane.is_served = self._summon(run)
             return True
 
     def enqueue(self, on: Any, lane: Lane) -> None:
@@ -196,7 +367,9 @@ class HookActor:
         if servers < self._concurrency:
             self._servers[on] = servers + 1
             serve = partial(self._serve_loop, on)
-            on.spawn_service(self._supervisor.watch, "hook actor", serve)
+            # In an empty context: a server outlives the run that it is started for.
+            watch = self._supervisor.watch
+            Context().run(on.spawn_service, watch, "hook actor", serve)
 
     async def _serve_loop(self, on: Any) -> None:
         ready = self._ready[on]
@@ -206,27 +379,44 @@ class HookActor:
                     self._servers[on] -= 1
                     return
                 lane = ready.popleft()
-            await self.serve(lane, on)
+            try:
+                await self.serve(lane, on)
+            except Exception:
+                raise  # the supervisor starts this server again
+            except BaseException:
+                with self._lock:
+                    self._servers[on] -= 1
+                raise
 
     async def serve(self, lane: Lane, on: Dispatcher) -> None:
         """Call a lane's hooks, one after the other, until none is owed."""
         try:
             while True:
                 with self._lock:
-                    if not lane.owed:
-                        self._close_lane(lane)
+                    if not self._is_servable(lane):
+                        self._leave(lane)
                         return
-                    lane.current = lane.owed.popleft()
-                await self._deliver(lane, *lane.current, on)
+                    lane.current, lane.owed = lane.owed[0], lane.owed[1:]
+                if lane.is_recovered and self.recorder is not None:
+                    await self._announce(lane, self.recorder, on)
+                await self._deliver(lane, lane.current, on)
         except BaseException:
             # The server itself is stopped: what is left is owed by nobody any more.
             with self._lock:
                 self._give_up(lane)
             raise
 
-    async def _deliver(
-        self, lane: Lane, transition: Transition, kind: str, hook: Hook, on: Dispatcher
-    ) -> None:
+    async def _announce(self, lane: Lane, recorder: Recorder, on: Dispatcher) -> None:
+        """Have it on disk that a hook is tried, since it may end the process."""
+        with self._lock:
+            if lane.current is not None:
+                recorder.begin(lane, lane.current)
+        await on.wait(recorder.subscribe_written)
+
+    async def _deliver(self, lane: Lane, owed: Owed | None, on: Dispatcher) -> None:
+        if owed is None:
+            return  # given up meanwhile
+        transition, kind, hook, _ = owed
         timeout = hook.timeout or self._timeout
         began = time.monotonic()
         args = hook_arguments(kind, transition)
@@ -243,7 +433,7 @@ class HookActor:
             except BaseException as caught:
                 # Whatever a hook raises is its own affair, unless it is the server
                 # that is being cancelled.
-                if on.is_cancelled(lane.run, caught):
+                if not on.contain():
                     raise
                 status, error = "failed", unwrap_stop_iteration(caught)
                 trim_traceback(error)
@@ -261,7 +451,8 @@ class HookActor:
         with self._lock:
             if lane.current is None:
                 return
-            (transition, kind, hook), lane.current = lane.current, None
+            owed, lane.current = lane.current, None
+            transition, kind, hook, position = owed
             outcome = HookOutcome(
                 hook=hook.name,
                 kind=kind,
@@ -274,16 +465,29 @@ class HookActor:
                 error=error,
             )
             self.counts[status] += 1
-            lane.outcomes.append(outcome)
+            lane.outcomes = (*lane.outcomes, outcome)
             if status != "delivered" and hook.on_error == "fail_run":
                 lane.veto = error
+            if self.recorder is not None and position >= 0:
+                self.recorder.outcome(lane, owed, outcome)
         if status != "delivered":
             log_failure(outcome)
+            if outcome.error is not None:
+                # The hook's frames hold the run, whose outcomes hold the error.
+                traceback.clear_frames(outcome.error.__traceback__)
+
+    def _leave(self, lane: Lane) -> None:
+        lane.is_served = False
+        if lane.is_done:
+            self._close_lane(lane)
 
     def _close_lane(self, lane: Lane) -> None:
         self._open.discard(lane)
         lane.became_idle()
-        if not self._open:
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if not self._open and not self._expects_more:
             waiters, self._waiters = self._waiters, []
             for wake in waiters:
                 wake()
@@ -292,14 +496,14 @@ class HookActor:
         if lane.current is not None:
             self._end(lane, "undelivered", time.monotonic(), 1, None)
         while lane.owed:
-            lane.current = lane.owed.popleft()
+            lane.current, lane.owed = lane.owed[0], lane.owed[1:]
             self._end(lane, "undelivered", time.monotonic(), 0, None)
         self._close_lane(lane)
 
     def subscribe_idle(self, wake: Wake) -> bool:
         """Have *wake* called when no hook is owed; False if none is."""
         with self._lock:
-            if not self._open:
+            if not self._open and not self._expects_more:
                 return False
             self._waiters.append(wake)
             return True

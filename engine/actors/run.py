@@ -37,6 +37,7 @@ from engine.states import (
 )
 
 if TYPE_CHECKING:
+    from engine.actors.family import Lineage
     from engine.actors.hook import Lane
     from engine.definition import Definition
     from engine.dispatch.base import Dispatcher, Wake
@@ -84,6 +85,7 @@ class RunActor(Kin):
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         parent: RunActor | None,
+        lineage: Lineage | None,
         site: int,
         tags: frozenset[str],
     ) -> None:
@@ -95,7 +97,8 @@ class RunActor(Kin):
         self.args = args
         self.kwargs = kwargs
         self.parent = parent
-        self.lineage = None if parent is None else parent.lineage_below
+        self.lineage = lineage
+        self.lineage_below = None
         self.id = f"{engine.prefix}{engine.next_number()}"
         self.tags = tags
         # Which of the engine's loops serves this run's async children, hooks and
@@ -131,7 +134,6 @@ class RunActor(Kin):
         self.context: Context | None = None
         self.upstreams: Any = None
         self._name: str | None = None
-        self._lineage_below = None
 
     def announce(self) -> None:
         """Publish the Pending state and join the parent's children."""
@@ -160,6 +162,11 @@ class RunActor(Kin):
         """The arguments by parameter name, defaults included."""
         return self.definition.binder.parameters(self.args, self.kwargs)
 
+    @property
+    def needs_loop(self) -> bool:
+        """Whether the run, or its hooks, may need the loop of its site to end."""
+        return self.definition.is_async or bool(self.definition.hooks)
+
     def elapsed(self) -> float:
         """Return for how many seconds the run has been, or was, running."""
         if not self.attempt:
@@ -169,7 +176,8 @@ class RunActor(Kin):
     def hook_context(self) -> Context:
         """Return a copy of the run's context for one hook."""
         context = bound_context(self) if self.context is None else self.context.copy()
-        context.run(IN_HOOK.set, True)
+        lane = self.lane
+        context.run(IN_HOOK.set, True if lane is None else lane.current or True)
         return context
 
     def subscribe_settled(self, wake: Wake) -> bool:
@@ -277,6 +285,8 @@ class RunActor(Kin):
             self.stop_children()
 
     def _terminate(self) -> None:
+        if self.state.type is CANCELLING:
+            return  # it ends as it was asked to
         if not self.is_over:
             self.asked = m.Asked.TERMINATION
             self._stop_body(m.terminated(None))

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from engine.actors import messages as m
-from engine.exceptions import EngineFailedError, Terminated
+from engine.exceptions import CancelledRun, EngineFailedError, Terminated
 from engine.logging import log
 from engine.states import safe_text
 
@@ -45,7 +45,8 @@ class ExitKind(enum.Enum):
 
 def stop(run: RunActor, error: BaseException | None) -> m.Message:
     """The body has ended as it was asked to."""
-    if isinstance(error, Exception):
+    # A child's end, passed on, is the very stop that was asked for.
+    if isinstance(error, Exception) and not isinstance(error, CancelledRun):
         # The run is cancelled all the same; what its clean-up raised must not vanish.
         log.warning(
             "cleanup_failed", run_id=run.id, run=run.name, error=safe_text(error)
@@ -123,7 +124,10 @@ POLICY: Final[dict[ExitKind, dict[m.Asked, Verdict]]] = {
         m.Asked.HOST: stop_for_host,
         m.Asked.TERMINATION: terminate,
     },
-    ExitKind.CLOSED: dict.fromkeys(m.Asked, stop_for_host),
+    ExitKind.CLOSED: {
+        **dict.fromkeys(m.Asked, stop_for_host),
+        m.Asked.TERMINATION: terminate,
+    },
     ExitKind.DIED: {**dict.fromkeys(m.Asked, lose), m.Asked.TERMINATION: terminate},
 }
 
@@ -188,6 +192,13 @@ class Supervisor:
     def __init__(self, escalate: Callable[[EngineFailedError], None]) -> None:
         self._escalate = escalate
         self._restarts: dict[str, deque[float]] = {}
+
+    async def watch_once(self, name: str, serve: Callable[[], Any]) -> None:
+        """Run a part of an actor's work; its death is counted like the actor's."""
+        try:
+            await serve()
+        except Exception as error:
+            self.note_death(name, error)
 
     async def watch(self, name: str, serve: Callable[[], Any]) -> None:
         """Run an actor's loop; start it again when it dies, until it dies too often.

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from contextvars import Context, copy_context
 from functools import partial
 from threading import get_ident
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
+import anyio.lowlevel
 
+from engine.dispatch.context import InContext
 from engine.dispatch.loop import HookCaller
+from engine.exceptions import HookTimeout
 
 if TYPE_CHECKING:
     from engine.actors.run import RunActor
     from engine.dispatch.base import Subscribe, Wake
     from engine.executors.thread import ThreadPool
+    from engine.hooks import Hook
+
+
+STUBBORN_SECONDS: Final = 1.0
+"""How long a hook may go on after it was cancelled, until it is cancelled again."""
 
 
 class AsyncioWaiter:
@@ -85,6 +93,7 @@ class AsyncioDispatcher(AsyncioWaiter, HookCaller):
     def __init__(self, hook_threads: ThreadPool) -> None:
         AsyncioWaiter.__init__(self)
         HookCaller.__init__(self, hook_threads)
+        self._is_closing = False
         # asyncio keeps only weak references to suspended tasks.
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -95,7 +104,7 @@ class AsyncioDispatcher(AsyncioWaiter, HookCaller):
     def spawn(
         self, perform: Callable[..., Coroutine[Any, Any, Any]], *args: Any
     ) -> None:
-        """Start a task for ``perform(*args)`` in the caller's context, from any thread."""
+        """Start a task in the caller's context, from any thread."""
         if get_ident() == self.thread_id:
             # A run's own task needs no reference here: the loop has one until it first
             # runs, and from then on the run has.
@@ -129,25 +138,35 @@ class AsyncioDispatcher(AsyncioWaiter, HookCaller):
         """Take back interruptions that the body did not use up.
 
         A request made while the task itself was running is yet to be raised, and would
-        hit whatever the host awaits next. One of the host's own may arrive with it: it
-        is returned.
+        hit whatever the host awaits next. The host's own may have become one with ours,
+        and then has to be raised anew: the scope it belongs to knows its own by sight.
         """
         task = asyncio.current_task()
-        cancellation: BaseException | None = None
-        try:
+        assert task is not None
+        with suppress(asyncio.CancelledError):
             await asyncio.sleep(0)
-        except asyncio.CancelledError as error:
-            cancellation = error
         while run.interrupts:
             run.interrupts -= 1
-            if task is not None:
-                task.uncancel()
-        return cancellation
+            task.uncancel()
+        if task.cancelling() <= run.baseline:
+            return None
+        try:
+            await anyio.lowlevel.checkpoint_if_cancelled()
+        except asyncio.CancelledError as error:
+            return error
+        return asyncio.CancelledError()
 
     def is_cancelled(self, run: RunActor, error: BaseException | None) -> bool:
         """Whether somebody else cancels the task that *run* is driven in."""
         task = asyncio.current_task()
         return task is not None and task.cancelling() > run.baseline
+
+    def contain(self) -> bool:
+        """Take back what a hook did to the server's task; False if that is stopped."""
+        task = asyncio.current_task()
+        while task is not None and task.cancelling() and not self._is_closing:
+            task.uncancel()
+        return not self._is_closing
 
     def interrupt(self, run: RunActor) -> None:
         """Stop the body of *run*, from any thread."""
@@ -160,6 +179,25 @@ class AsyncioDispatcher(AsyncioWaiter, HookCaller):
         if run.host is task:
             task.cancel()
 
+    async def await_hook(
+        self, context: Context, hook: Hook, result: Awaitable[Any], timeout: float
+    ) -> None:
+        """Await what a hook returned, in its context and time.
+
+        Raises:
+            HookTimeout: It did not end in time.
+        """
+        stopper = Stopper(self.loop, timeout)
+        try:
+            await InContext(context, result, stopper.start)
+        except asyncio.CancelledError:
+            if not stopper.fired:
+                raise
+        finally:
+            stopper.cancel()
+        if stopper.fired:
+            raise HookTimeout(hook.name, timeout)
+
     async def sleep(self, run: RunActor, seconds: float) -> None:
         """Wait for a time."""
         await asyncio.sleep(seconds)
@@ -167,7 +205,7 @@ class AsyncioDispatcher(AsyncioWaiter, HookCaller):
     def call_later(
         self, run: RunActor, seconds: float, call: Callable[[], None]
     ) -> Callable[[], None]:
-        """Have *call* called after a time, from any thread; return what cancels that.
+        """Have *call* called after a time, from any thread; return a way to cancel.
 
         In an empty context: the loop keeps a cancelled timer until its time has come,
         and the caller's context would keep the run as long.
@@ -193,8 +231,47 @@ class AsyncioDispatcher(AsyncioWaiter, HookCaller):
 
     async def aclose(self) -> None:
         """Cancel what is left of the engine's own tasks, and wait for them to end."""
+        self._is_closing = True
         tasks = tuple(self._tasks)
         for task in tasks:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks, timeout=1.0)
+
+
+class Stopper:
+    """Cancels the current task when its time is up, again and again if it goes on.
+
+    `asyncio.timeout` would do it once, and costs a timer also for what never waits.
+    """
+
+    __slots__ = ("_loop", "_task", "_timeout", "_timer", "fired")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, timeout: float) -> None:
+        self._loop = loop
+        self._timeout = timeout
+        self._task = asyncio.current_task()
+        self._timer: asyncio.TimerHandle | None = None
+        self.fired = 0
+
+    def start(self) -> None:
+        """Begin to count the time."""
+        self._start_timer(self._timeout)
+
+    def cancel(self) -> None:
+        """Stop, and take back what was not used."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._task is not None:
+            for _ in range(self.fired):
+                self._task.uncancel()
+
+    def _fire(self) -> None:
+        assert self._task is not None
+        self.fired += 1
+        self._task.cancel()
+        self._start_timer(STUBBORN_SECONDS)
+
+    def _start_timer(self, seconds: float) -> None:
+        # In an empty context, see AsyncioDispatcher.call_later.
+        self._timer = self._loop.call_later(seconds, self._fire, context=Context())

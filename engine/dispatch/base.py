@@ -28,56 +28,75 @@ class Dispatcher(Protocol):
     @property
     def can_interrupt(self) -> bool:
         """Whether a body that is being driven here can be stopped."""
+        ...
 
     def is_current(self) -> bool:
         """Whether the caller runs on what this dispatcher drives."""
+        ...
 
     def enter(self, run: RunActor) -> None:
         """Make *run* interruptible: its body begins here."""
+        ...
 
     def leave(self, run: RunActor, error: BaseException | None) -> BaseException | None:
         """End what `enter` began; return what is left of the body's *error*."""
+        ...
 
     async def withdraw(self, run: RunActor) -> BaseException | None:
         """Take back interruptions that the body did not use up.
 
         Returns:
-            A cancellation that was raised meanwhile, perhaps the host's own; else None.
+            The host's own cancellation, if there was one as well; else None.
         """
+        ...
 
     def is_cancelled(self, run: RunActor, error: BaseException | None) -> bool:
         """Whether somebody else cancels the task or scope that *run* is driven in."""
+        ...
+
+    def contain(self) -> bool:
+        """Undo what a hook did to its server's task; False if that is being stopped."""
+        ...
 
     def interrupt(self, run: RunActor) -> None:
         """Stop the body of *run*, or go on without it; from any thread."""
+        ...
 
     async def wait(
         self, subscribe: Subscribe, unsubscribe: Callable[[Wake], None] | None = None
     ) -> None:
         """Wait until what was subscribed to happens."""
+        ...
 
     async def wait_shielded(self, subscribe: Subscribe) -> BaseException | None:
         """Wait like `wait`, through cancellations; return one that came meanwhile."""
+        ...
 
     async def wait_for_lane(self, lane: Lane) -> None:
         """Wait until a run's owed hooks are done, serving them where nobody does."""
+        ...
 
     async def wait_within(self, subscribe: Subscribe, seconds: float) -> bool:
         """Wait like `wait`, for a time; whether it happened."""
+        ...
 
     async def resolve(self, run: RunActor, awaitable: Awaitable[Any]) -> Any:
         """Await something of the user's for *run*, on a loop."""
+        ...
 
     async def sleep(self, run: RunActor, seconds: float) -> None:
         """Wait for a time, or on a thread until *run* is over."""
+        ...
 
     def call_later(
         self, run: RunActor, seconds: float, call: Callable[[], None]
     ) -> Callable[[], None]:
-        """Have *call* called after a time, from any thread; return what cancels that."""
+        """Have *call* called after a time, from any thread; return a way to cancel."""
+        ...
 
     def shield(self) -> AbstractContextManager[Any]:
         """Return a block that cancellations of what surrounds it do not reach."""
+        ...
 
     async def call_hook(
         self, run: RunActor, hook: Hook, args: tuple[Any, ...], timeout: float
@@ -87,6 +106,7 @@ class Dispatcher(Protocol):
         Raises:
             HookTimeout: It did not end in time.
         """
+        ...
 
 
 class LoopDispatcher(Dispatcher, Protocol):
@@ -95,16 +115,20 @@ class LoopDispatcher(Dispatcher, Protocol):
     @property
     def backend(self) -> str:
         """The loop's name, as anyio spells it."""
+        ...
 
     def call_soon(self, call: Callable[..., Any], *args: Any) -> None:
         """Have *call* called on the loop, from any thread."""
+        ...
 
     def spawn_service(
         self, perform: Callable[..., Coroutine[Any, Any, Any]], *args: Any
     ) -> None:
         """Start a task that nobody else refers to, from any thread."""
+        ...
 
     def spawn(
         self, perform: Callable[..., Coroutine[Any, Any, Any]], *args: Any
     ) -> None:
-        """Start a task for ``perform(*args)`` in the caller's context, from any thread."""
+        """Start a task in the caller's context, from any thread."""
+        ...

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from engine.exceptions import HookTimeout
@@ -72,7 +73,7 @@ class CallerDispatcher:
             run.host = None
             if run.interrupts:
                 run.interrupts = 0
-                run.engine.abandoned -= 1
+                run.engine.abandoned[run.driver] -= 1
                 if not self.in_place:
                     self._threads.returned()
         return error
@@ -81,13 +82,17 @@ class CallerDispatcher:
         """Nothing to take back: a thread cannot be interrupted."""
         return None
 
+    def contain(self) -> bool:
+        """Nothing to take back: a hook can do nothing to its thread."""
+        return True
+
     def is_cancelled(self, run: RunActor, error: BaseException | None) -> bool:
         """A thread is never cancelled from outside."""
         return False
 
     def interrupt(self, run: RunActor) -> None:
         """Give the body up: its thread is abandoned, and another takes its place."""
-        run.engine.abandoned += 1
+        run.engine.abandoned[run.driver] += 1
         if not self.in_place:
             self._threads.lost()
 
@@ -125,9 +130,12 @@ class CallerDispatcher:
     async def wait_for_lane(self, lane: Lane) -> None:
         """Serve the run's owed hooks in this thread, or wait for who does."""
         hooks = lane.run.engine.hooks
-        if hooks.claim(lane):
-            await hooks.serve(lane, self)
-        await self.wait(lane.subscribe_idle)
+        while not lane.is_idle:
+            if hooks.claim(lane):
+                serve = partial(hooks.serve, lane, self)
+                await lane.run.engine.supervisor.watch_once("hook actor", serve)
+            else:
+                await self.wait(partial(hooks.attend, lane))
 
     async def wait_within(self, subscribe: Subscribe, seconds: float) -> bool:
         """Wait like `wait`, for a time; whether it happened."""

@@ -17,11 +17,18 @@ class InContext:
     order of hooks.
     """
 
-    __slots__ = ("_awaitable", "_context")
+    __slots__ = ("_awaitable", "_context", "_on_suspend")
 
-    def __init__(self, context: Context, awaitable: Awaitable[Any]) -> None:
+    def __init__(
+        self,
+        context: Context,
+        awaitable: Awaitable[Any],
+        on_suspend: Callable[[], None] | None = None,
+    ) -> None:
         self._context = context
         self._awaitable = awaitable
+        # Called when it first has to wait, which most hooks never do.
+        self._on_suspend = on_suspend
 
     def __await__(self) -> Generator[Any, Any, Any]:
         run = self._context.run
@@ -33,6 +40,9 @@ class InContext:
                 yielded = run(step, *value)
             except StopIteration as stop:
                 return stop.value
+            if self._on_suspend is not None:
+                self._on_suspend()
+                self._on_suspend = None
             try:
                 sent = yield yielded
             except GeneratorExit:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from engine.dispatch.context import InContext
 from engine.exceptions import HookTimeout
 
 if TYPE_CHECKING:
@@ -66,14 +65,12 @@ class HookCaller:
         if inspect.isawaitable(result):
             await self.await_hook(context, hook, result, timeout)
 
-    async def await_hook(
-        self, context: Context, hook: Hook, result: Awaitable[Any], timeout: float
-    ) -> None:
-        """Await what a hook returned, in its context and time."""
-        with anyio.move_on_after(timeout) as scope:
-            await InContext(context, result)
-        if scope.cancelled_caught:
-            raise HookTimeout(hook.name, timeout)
+    if TYPE_CHECKING:
+
+        async def await_hook(
+            self, context: Context, hook: Hook, result: Awaitable[Any], timeout: float
+        ) -> None:
+            """Await what a hook returned, in its context and time."""
 
     async def _call_in_thread(
         self, context: Context, hook: Hook, args: tuple[Any, ...], timeout: float

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Coroutine
+import math
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from functools import partial
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 import trio
 
-from engine.dispatch.context import exc_details
+from engine.dispatch.context import InContext, exc_details
 from engine.dispatch.loop import HookCaller
+from engine.exceptions import HookTimeout
 
 if TYPE_CHECKING:
     from engine.actors.run import RunActor
     from engine.dispatch.base import Subscribe, Wake
     from engine.executors.thread import ThreadPool
+    from engine.hooks import Hook
 
 
 class TrioWaiter:
@@ -80,7 +83,7 @@ class TrioDispatcher(TrioWaiter, HookCaller):
     def spawn(
         self, perform: Callable[..., Coroutine[Any, Any, Any]], *args: Any
     ) -> None:
-        """Start a task for ``perform(*args)`` in the caller's context, from any thread."""
+        """Start a task in the caller's context, from any thread."""
         if get_ident() == self.thread_id:
             self._nursery.start_soon(perform, *args)
         else:
@@ -111,11 +114,14 @@ class TrioDispatcher(TrioWaiter, HookCaller):
 
     def is_cancelled(self, run: RunActor, error: BaseException | None) -> bool:
         """Whether somebody else cancels a scope that *run* is driven in."""
-        if isinstance(error, trio.Cancelled):
-            return trio.current_effective_deadline() == -float("inf")
-        if isinstance(error, BaseExceptionGroup):
-            return error.subgroup(trio.Cancelled) is not None
-        return False
+        return error is not None and self._is_in_cancelled_scope()
+
+    def contain(self) -> bool:
+        """Nothing to take back from a hook; False if the nursery is stopped."""
+        return not self._is_in_cancelled_scope()
+
+    def _is_in_cancelled_scope(self) -> bool:
+        return trio.current_effective_deadline() == -math.inf
 
     def interrupt(self, run: RunActor) -> None:
         """Stop the body of *run*, from any thread."""
@@ -124,6 +130,15 @@ class TrioDispatcher(TrioWaiter, HookCaller):
         else:
             self.call_soon(run.host.cancel)
 
+    async def await_hook(
+        self, context: Context, hook: Hook, result: Awaitable[Any], timeout: float
+    ) -> None:
+        """Await what a hook returned, in its context and time."""
+        with trio.move_on_after(timeout) as scope:
+            await InContext(context, result)
+        if scope.cancelled_caught:
+            raise HookTimeout(hook.name, timeout)
+
     async def sleep(self, run: RunActor, seconds: float) -> None:
         """Wait for a time."""
         await trio.sleep(seconds)
@@ -131,7 +146,7 @@ class TrioDispatcher(TrioWaiter, HookCaller):
     def call_later(
         self, run: RunActor, seconds: float, call: Callable[[], None]
     ) -> Callable[[], None]:
-        """Have *call* called after a time, from any thread; return what cancels that."""
+        """Have *call* called after a time, from any thread; return a way to cancel."""
         scope = trio.CancelScope()
 
         async def timer() -> None:
@@ -146,7 +161,7 @@ class TrioDispatcher(TrioWaiter, HookCaller):
 
 
 @asynccontextmanager
-async def open_dispatcher(hook_threads: ThreadPool) -> AsyncIterator[TrioDispatcher]:
+async def open_dispatcher(hook_threads: ThreadPool) -> AsyncGenerator[TrioDispatcher]:
     """Give a dispatcher whose tasks end before the block does.
 
     A cancellation of the block does not reach them: whoever opened it tells the runs

@@ -1,1 +1,1 @@
-"""Where a body runs: on a loop, in a thread, …"""
+"""Where a body runs: on a loop, or in a thread."""

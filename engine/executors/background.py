@@ -1,7 +1,7 @@
 """An event loop in a daemon thread, for work that has no other loop to run on.
 
-It comes into being when a sync run first needs one: for an async hook, a deadline, or an
-async task that it submitted.
+It comes into being when a sync run first needs one: for an async hook, a deadline, or
+an async task that it submitted.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import anyio
 from engine.dispatch.asyncio import AsyncioDispatcher
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator
 
     from engine.dispatch.here import Backend
     from engine.dispatch.trio import TrioDispatcher
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @asynccontextmanager
 async def dispatching(
     backend: Backend, hook_threads: ThreadPool
-) -> AsyncIterator[AsyncioDispatcher | TrioDispatcher]:
+) -> AsyncGenerator[AsyncioDispatcher | TrioDispatcher]:
     """Give a dispatcher for the running loop; its tasks end before the block does."""
     if backend == "asyncio":
         dispatcher = AsyncioDispatcher(hook_threads)
@@ -44,7 +44,7 @@ class BackgroundLoop:
     """A loop of the given kind in a daemon thread, until it is stopped."""
 
     def __init__(self, backend: Backend, hook_threads: ThreadPool) -> None:
-        self._backend = backend
+        self._backend: Backend = backend
         self._hook_threads = hook_threads
         self._ready = threading.Event()
         self._error: BaseException | None = None

@@ -74,7 +74,7 @@ class Loops:
         return None
 
     def site_beside_here(self) -> int:
-        """Return the site for a sync run that holds this thread, whatever runs in it."""
+        """Return the site for a sync run that holds this thread and what runs in it."""
         for site, loop in enumerate(self._loops):
             if loop is not None and loop.is_current():
                 return site + 1

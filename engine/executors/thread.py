@@ -56,7 +56,7 @@ class Job:
         self._fn = fn
         self._args = args
         self._lock = threading.Lock()
-        self._state = "waiting"
+        self._state: str = "waiting"
         self._wake: Wake | None = None
         self._value: Any = None
         self._error: BaseException | None = None
@@ -75,8 +75,10 @@ class Job:
             was_abandoned = self._state == "abandoned"
             self._state = "done"
             wake, self._wake = self._wake, None
+        pool = self._pool
+        del self  # the error's traceback refers to this frame
         if was_abandoned:
-            self._pool.returned()
+            pool.returned()
         elif wake is not None:
             wake()
 
