@@ -1,0 +1,56 @@
+"""The commands of ``python -m engine``.
+
+Each command is a module here with three names: ``HELP``, a sentence;
+``configure(parser)``, which adds its arguments; and ``execute(options)``, which returns
+the exit code. It needs nothing but the library itself, and what takes long to import is
+imported by ``execute``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+from engine.exceptions import EngineError
+
+COMMANDS: Final = {
+    "run": "engine.cli.run",
+    "runs": "engine.cli.runs",
+    "show": "engine.cli.show",
+    "hooks": "engine.cli.hooks",
+    "redeliver": "engine.cli.redeliver",
+    "doctor": "engine.cli.doctor",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; return the exit code.
+
+    Args:
+        arguments: What follows ``python -m engine``; None takes the process's own.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m engine",
+        description="Run flows under a supervisor, and look into journals.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, module_name in COMMANDS.items():
+        module = importlib.import_module(module_name)
+        command = commands.add_parser(name, help=module.HELP, description=module.HELP)
+        module.configure(command)
+        command.set_defaults(execute=module.execute)
+    options = parser.parse_args(arguments)
+    try:
+        return int(options.execute(options))
+    except EngineError as error:
+        print(f"{parser.prog} {options.command}: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        # Whoever read our output (head, less) has seen enough. Python would complain
+        # once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1

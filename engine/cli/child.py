@@ -1,0 +1,69 @@
+"""The process that a supervised flow runs in.
+
+It is told what to do by its supervisor: SIGTERM means cancel. SIGINT, which a terminal
+sends to everybody in it, is the supervisor's to understand.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from typing import Any, Final
+
+import anyio
+
+from engine.definition import Definition
+from engine.exceptions import EngineError
+from engine.host import Engine
+from engine.journal.targets import UnresolvableTarget, find
+from engine.states import StateType
+
+CODES: Final = {StateType.COMPLETED: 0, StateType.CANCELLED: 143}
+FAILED: Final = 1
+REFUSED: Final = 2
+
+
+async def run(definition: Definition[..., Any], job: dict[str, Any]) -> int:
+    """Run a flow; return the exit code that its end means."""
+    journal = None
+    if job["journal"] is not None:
+        from engine.journal.sqlite import SQLiteJournal
+
+        journal = SQLiteJournal(
+            job["journal"], durability=job["durability"], wait=job["wait"]
+        )
+    async with Engine(journal=journal, shutdown_grace=job["grace"]) as engine:
+        async with anyio.create_task_group() as tasks:
+            # A deaf task may miss a signal between its start and the run's.
+            with anyio.open_signal_receiver(signal.SIGTERM) as signals:
+                handle = engine.start(definition, **job["parameters"])
+
+                async def obey() -> None:
+                    async for _ in signals:
+                        handle.cancel("the supervisor was told to stop")
+
+                tasks.start_soon(obey)
+                state = await handle.join()
+                tasks.cancel_scope.cancel()
+        took = handle.run.total_run_time.total_seconds()
+    print(f"{handle.name} ({handle.id}): {state} after {took:.3f} s", file=sys.stderr)
+    return CODES.get(state.type, FAILED)
+
+
+def main(text: str) -> int:
+    """Do the job that *text* describes as JSON."""
+    signal.signal(signal.SIGINT, lambda *_: None)
+    job = json.loads(text)
+    try:
+        definition = find(job["target"])
+        if not isinstance(definition, Definition):
+            raise UnresolvableTarget(f"{job['target']} is no flow or task")
+        return anyio.run(run, definition, job, backend=job["loop"])
+    except (UnresolvableTarget, EngineError) as error:
+        print(f"python -m engine run: {error}", file=sys.stderr)
+        return REFUSED
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

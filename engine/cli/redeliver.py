@@ -1,0 +1,52 @@
+"""``redeliver``: another try for hooks that were given up."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Final
+
+from engine.cli.output import add_journal, print_json
+
+HELP: Final = "Deliver what is owed, and try again what was parked or has failed."
+AGAIN: Final = ("unresolvable", "quarantined", "failed", "timed_out")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument(
+        "run_ids", nargs="*", metavar="ID", help="only these runs (default: all)"
+    )
+    add_journal(parser)
+    parser.add_argument(
+        "--fate",
+        action="append",
+        choices=AGAIN,
+        help="which to try again (default: unresolvable and quarantined)",
+    )
+    parser.add_argument("--loop", choices=("asyncio", "trio"), default="asyncio")
+    parser.add_argument(
+        "--wait", type=float, default=0.0, help="seconds to wait for the lock"
+    )
+
+
+def execute(options: argparse.Namespace) -> int:
+    """Owe the hooks again and deliver them."""
+    from engine.cli.recover import recover_now
+    from engine.journal.reader import reading
+    from engine.journal.sqlite import SQLiteJournal
+
+    with reading(options.journal):
+        pass  # a mistyped name must not make a new journal
+    journal = SQLiteJournal(options.journal, wait=options.wait)
+    again = journal.owe_again(options.fate or AGAIN[:2], options.run_ids)
+    hooks = recover_now(journal, options.loop).hooks
+    with reading(options.journal) as reader:
+        fates = reader.fates()
+    left = {fate: fates[fate] for fate in ("owed", *AGAIN[:2]) if fate in fates}
+    report = {"again": again, "delivered": hooks.delivered, "left": left}
+    if options.json:
+        print_json(report)
+    else:
+        rest = ", ".join(f"{count} {fate}" for fate, count in left.items()) or "nothing"
+        print(f"{again} hooks owed again, {hooks.delivered} delivered; left: {rest}")
+    return 1 if left else 0

@@ -1,0 +1,71 @@
+"""``show``: one run, step by step."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any, Final
+
+from engine.cli.output import add_journal, cell, print_json, print_table
+
+HELP: Final = "Show one run: its steps, its hooks and its children."
+FACTS: Final = (
+    "id",
+    "kind",
+    "definition",
+    "name",
+    "state",
+    "message",
+    "cause",
+    "parent",
+    "parameters",
+    "tags",
+    "created",
+    "ended",
+    "seconds",
+)
+STEPS: Final = ("sequence", "state", "attempt", "at", "seconds", "cause", "message")
+HOOKS: Final = (
+    "sequence",
+    "hook",
+    "fate",
+    "attempts",
+    "recoveries",
+    "seconds",
+    "target",
+    "error",
+)
+CHILDREN: Final = ("id", "name", "state", "cause", "seconds", "owed")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("run_id", metavar="ID", help="the run's id")
+    add_journal(parser)
+
+
+def execute(options: argparse.Namespace) -> int:
+    """Print the run."""
+    from engine.journal.reader import reading
+
+    with reading(options.journal) as reader:
+        run = reader.run(options.run_id)
+    if run is None:
+        print(f"{options.journal} has no run {options.run_id!r}", file=sys.stderr)
+        return 1
+    if options.json:
+        print_json(run)
+    else:
+        print_run(run)
+    return 0
+
+
+def print_run(run: dict[str, Any]) -> None:
+    """Print a run's facts and its three tables."""
+    for fact in FACTS:
+        if run[fact] not in (None, []):
+            print(f"{fact:10}  {cell(fact, run[fact])}")
+    for title, columns in (("steps", STEPS), ("hooks", HOOKS), ("children", CHILDREN)):
+        if run[title]:
+            print(f"\n{title}:")
+            print_table(columns, run[title])
