@@ -24,6 +24,7 @@ COMMANDS: Final = {
     "hooks": "engine.cli.hooks",
     "redeliver": "engine.cli.redeliver",
     "doctor": "engine.cli.doctor",
+    "config": "engine.cli.config",
 }
 
 
@@ -35,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(
         prog="python -m engine",
-        description="Run flows under a supervisor, and look into journals.",
+        description="Run flows under a supervisor; read journals and settings.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, module_name in COMMANDS.items():
