@@ -17,6 +17,7 @@ import structlog.testing
 from support import Way, in_every_way
 
 from engine import Engine, Hook, RunHandle, State, flow, runtime, task, transaction
+from engine.dispatch.caller import CallerDispatcher
 from engine.exceptions import EngineLoopError, HookDefinitionError
 from engine.results import MemoryResultStore, use_result_store
 from engine.testing import run_in_virtual_time
@@ -94,6 +95,17 @@ def caught(way: Way, step: Step) -> Step:
     return async_caught
 
 
+def as_function(way: Way, step: Step) -> Step:
+    """Make a plain function that takes a step."""
+    if not way.is_async:
+        return lambda: step()
+
+    async def call() -> Any:
+        return await step()
+
+    return call
+
+
 def as_flow(way: Way, step: Step) -> Any:
     """Make a flow of a step, which is sync or async already."""
     return flow(name="around")(step)
@@ -162,6 +174,15 @@ class TestBlocks:
         inner = as_flow(way, block(way, effects.task(way, "b")))
         way.call(block(way, effects.task(way, "a"), inner))
         assert effects == ["do a", "do b", "keep a", "keep b"]
+
+    def test_flows_inside_of_an_outer_block_take_part(self, way: Way) -> None:
+        """Their tasks' effects wait for the block that is around everything."""
+        effects = Effects()
+        step = effects.task(way, "a")
+        inner = flow(as_function(way, step))
+        failing = way.task(partial(fail, "bad"))
+        way.call(caught(way, block(way, inner, failing)))
+        assert effects == ["do a", "undo a"]
 
     def test_it_covers_the_tasks_of_flows_called_inside(self, way: Way) -> None:
         """A failure after a subflow undoes the subflow's tasks."""
@@ -241,7 +262,7 @@ class TestBlocks:
             assert found is not None
             return found.commit()
 
-        steps = effects.task(way, "a"), commit, effects.task(way, "b")
+        steps = effects.task(way, "a"), commit, commit, effects.task(way, "b")
         way.call(block(way, *steps, commit_mode="off"))
         assert effects == ["do a", "keep a", "do b", "keep b"]
         effects.clear()
@@ -586,6 +607,13 @@ class TestOptions:
         with pytest.raises(TransactionError, match="once"), opened:
             pass
 
+        async def again() -> None:
+            async with opened:
+                pass
+
+        with pytest.raises(TransactionError, match="once"):
+            anyio.run(again)
+
     def test_by_hand_is_for_open_blocks(self) -> None:
         """Neither a task's own transaction nor an ended one can be decided on."""
         own = task(on_commit=[lambda _: None])(get_transaction)
@@ -780,6 +808,64 @@ class TestCancellation:
         assert calls == ["slowly", "after"]
         assert handle.state.name == "Cancelled"
 
+    @pytest.mark.anyio
+    @pytest.mark.parametrize("alone", [True, False])
+    async def test_a_cancellation_waits_for_a_commit(self, *, alone: bool) -> None:
+        """A task's own, or one by hand: the hooks are called, then the run stops."""
+        calls, inside, go_on = [], anyio.Event(), anyio.Event()
+
+        async def slow(txn: Transaction) -> None:
+            inside.set()
+            await go_on.wait()
+            calls.append("slowly")
+
+        @task(on_commit=[slow, lambda _: calls.append("after")])
+        async def step() -> None: ...
+
+        @flow
+        async def around() -> None:
+            async with transaction(commit_mode="off") as txn:
+                await step()
+                await txn.commit()
+                await anyio.lowlevel.checkpoint()
+                calls.append("never")
+
+        async with Engine() as engine:
+            handle: RunHandle[None] = engine.start(step if alone else around)
+            await inside.wait()
+            handle.cancel()
+            await anyio.wait_all_tasks_blocked()
+            go_on.set()
+            await handle.join()
+        assert calls == ["slowly", "after"]
+        assert handle.state.name == "Cancelled"
+
+    @pytest.mark.parametrize("times", [1, 2])
+    def test_an_interrupt_waits_for_the_hooks(
+        self, monkeypatch: pytest.MonkeyPatch, times: int
+    ) -> None:
+        """Ctrl-C while one is waited for; asked for twice it is obeyed at once."""
+        effects, interrupts = Effects(), [KeyboardInterrupt()] * times
+        steps = [effects.task(Way("plain"), name) for name in "ab"]
+        wait_for_lane = CallerDispatcher.wait_for_lane
+
+        async def wait(self: Any, lane: Any) -> None:
+            if interrupts:
+                raise interrupts.pop()
+            await wait_for_lane(self, lane)
+
+        def body() -> None:
+            with transaction():
+                for step in steps:
+                    step()
+                monkeypatch.setattr(CallerDispatcher, "wait_for_lane", wait)
+                raise ValueError("bad")
+
+        with pytest.raises(KeyboardInterrupt):
+            body()
+        undone = ["undo b", "undo a"] if times == 1 else []
+        assert effects == ["do a", "do b", *undone]
+
     def test_hooks_end_by_their_timeout(self) -> None:
         """One that hangs has timed out, and the rest is undone all the same."""
         calls: list[str] = []
@@ -823,6 +909,23 @@ class TestCancellation:
 
         async with Engine():
             coroutine = body()
+            coroutine.send(None)
+            coroutine.close()
+        assert effects == ["do a", "undo a"]
+
+    @pytest.mark.anyio
+    async def test_a_closed_task_undoes_what_it_has_called(self) -> None:
+        """Its own hooks have nothing to undo, those of its steps do."""
+        effects = Effects()
+        made = effects.task(Way("plain"), "a")
+
+        @task(on_rollback=[lambda _: effects.append("never")])
+        async def outer() -> None:
+            made()
+            await Forever()
+
+        async with Engine():
+            coroutine = outer()
             coroutine.send(None)
             coroutine.close()
         assert effects == ["do a", "undo a"]

@@ -43,7 +43,7 @@ class Flights:
         self._flying: dict[Place, Flight] = {}
         # The runs that fly, and for whom those that wait below one of them wait. Who
         # keeps no flight from landing is not among them.
-        self._pilots: dict[Kin, int] = {}
+        self._pilots: set[Kin] = set()
         self._blocked: dict[RunActor, RunActor] = {}
 
     def take_off(self, place: Place, run: RunActor) -> Flight | None:
@@ -52,16 +52,14 @@ class Flights:
             if place in self._flying:
                 return None
             flight = self._flying[place] = Flight(place, run)
-            self._pilots[run] = self._pilots.get(run, 0) + 1
+            self._pilots.add(run)
             return flight
 
     def land(self, flight: Flight) -> None:
         """End a flight, and let go of everybody who waits for it."""
         with self._lock:
             del self._flying[flight.place]
-            left = self._pilots.pop(flight.run) - 1
-            if left:
-                self._pilots[flight.run] = left
+            self._pilots.discard(flight.run)
             flight.has_landed = True
             waiters, flight.waiters = flight.waiters, {}
         for wake in waiters:

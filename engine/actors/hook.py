@@ -97,6 +97,7 @@ class Lane:
         is_recovered: Whether the hooks are delivered for a process that is gone.
         is_refused: Whether the journal failed before the body began, so that the run
             fails without waiting for it.
+        lost: Why the journal will never know how the run ended; None if it will.
         veto: What fails the run: the error of an on_running or on_retry hook, or of
             the journal.
     """
@@ -109,6 +110,7 @@ class Lane:
         "is_recovered",
         "is_refused",
         "is_served",
+        "lost",
         "outcomes",
         "owed",
         "run",
@@ -118,13 +120,14 @@ class Lane:
 
     def __init__(self, run: RunActor) -> None:
         self.run = run
-        # Tuples, since empty ones cost nothing: with a journal many runs have a lane and
-        # never a hook.
+        # Tuples, since empty ones cost nothing: with a journal many runs have a lane
+        # and never a hook.
         self.owed: tuple[Owed, ...] = ()
         self.is_served = False
         self.is_attended = False
         self.is_recovered = False
         self.is_refused = False
+        self.lost: JournalError | None = None
         self.ticket = 0
         self.gate = 0
         self.current: Owed | None = None
@@ -330,10 +333,20 @@ class HookActor:
             for lane in tuple(self._open):
                 lane.refuse(error)
 
-    def journal_lost(self, error: JournalError) -> None:
-        """Wait for the journal no more; deliver nothing that it may not know of."""
+    def journal_lost(self, error: JournalError, live: Iterable[Any]) -> None:
+        """Wait for the journal no more; deliver nothing that it may not know of.
+
+        Args:
+            error: What is told to the callers of runs whose end is not on disk.
+            live: The runs without an end.
+        """
         with self._lock:
             self.refuse(error)
+            # Among the live ones are feeds of streams, which have no hooks.
+            lanes = [getattr(run, "lane", None) for run in live]
+            for lane in (*lanes, *self._open):
+                if lane and lane.run.lineage is None and not lane.is_refused:
+                    lane.lost = error
             self.committed = float("inf")
             self.close()
 

@@ -353,11 +353,21 @@ class RunActor(Kin):
         if self.lane is not None:
             self.outcomes, self.lane = tuple(self.lane.outcomes), None
 
+    def _disclaim(self, error: BaseException) -> None:
+        """Tell the caller that nobody else will ever learn how the run ended.
+
+        What the disk has is a run without an end, which a recovery calls crashed.
+        """
+        text = f"The run ended {self.state.name}, but its journal was given up before."
+        self.state = self._state(CRASHED, "Crashed", text, error, "journal")
+
     def settle(self) -> None:
         """Let go of everybody who waits: the run is over and its hooks are done."""
         self.settled = True
         self.context = None
         if self.lane is not None:
+            if self.lane.lost is not None:
+                self._disclaim(self.lane.lost)
             self.keep_outcomes()
         self.disown_failures()
         waiters, self.waiters = self.waiters, None

@@ -15,6 +15,7 @@ import anyio
 
 from engine.definition import Definition
 from engine.exceptions import EngineError
+from engine.handles import RunHandle
 from engine.host import Engine
 from engine.journal.targets import UnresolvableTarget, find
 from engine.states import StateType
@@ -34,21 +35,29 @@ async def run(definition: Definition[..., Any], job: dict[str, Any]) -> int:
             job["journal"], durability=job["durability"], wait=job["wait"]
         )
     async with Engine(journal=journal, shutdown_grace=job["grace"]) as engine:
-        async with anyio.create_task_group() as tasks:
-            # A deaf task may miss a signal between its start and the run's.
-            with anyio.open_signal_receiver(signal.SIGTERM) as signals:
-                handle = engine.start(definition, **job["parameters"])
-
-                async def obey() -> None:
-                    async for _ in signals:
-                        handle.cancel("the supervisor was told to stop")
-
-                tasks.start_soon(obey)
-                state = await handle.join()
-                tasks.cancel_scope.cancel()
-        took = handle.run.total_run_time.total_seconds()
+        handle = await run_until_told(engine, definition, job["parameters"])
+    state, took = handle.state, handle.run.total_run_time.total_seconds()
     print(f"{handle.name} ({handle.id}): {state} after {took:.3f} s", file=sys.stderr)
     return CODES.get(state.type, FAILED)
+
+
+async def run_until_told(
+    engine: Engine, definition: Any, parameters: dict[str, Any]
+) -> RunHandle[Any]:
+    """Run a flow to its end; a SIGTERM cancels it."""
+    # Opened before the run starts, so that no signal is missed between the two.
+    with anyio.open_signal_receiver(signal.SIGTERM) as signals:
+        handle = engine.start(definition, **parameters)
+
+        async def obey() -> None:
+            async for _ in signals:
+                handle.cancel("the supervisor was told to stop")
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(obey)
+            await handle.join()
+            tasks.cancel_scope.cancel()
+    return handle
 
 
 def main(text: str) -> int:

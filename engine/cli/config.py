@@ -22,8 +22,8 @@ def execute(options: argparse.Namespace) -> int:
     """Print the settings."""
     from engine.settings import describe_settings
 
-    rows = [
-        dict(zip(COLUMNS, (row.name, row.value, row.source), strict=True))
+    rows: list[dict[str, str]] = [
+        {"setting": row.name, "value": row.value, "source": row.source}
         for row in describe_settings()
     ]
     if options.json:

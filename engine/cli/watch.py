@@ -11,6 +11,7 @@ merge into one.
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import subprocess
@@ -123,9 +124,10 @@ def warm_up(loop: str) -> None:
     """
     import anyio
 
-    import engine.cli.recover
-    import engine.recording  # noqa: F401
     from engine.host import Engine
+
+    for module in ("engine.cli.recover", "engine.recording"):
+        importlib.import_module(module)
 
     async def enter() -> None:
         async with Engine():

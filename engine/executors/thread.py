@@ -64,7 +64,7 @@ class Job:
     def __call__(self) -> None:
         """Make the call, unless it was given up before; by the pool's thread."""
         with self._lock:
-            if self._state == "abandoned":
+            if self.is_abandoned:
                 return
             self._state = "running"
         try:
@@ -72,8 +72,8 @@ class Job:
         except BaseException as error:
             self._error = error
         with self._lock:
-            was_abandoned = self._state == "abandoned"
-            self._state = "done"
+            # Another thread may have abandoned it meanwhile.
+            was_abandoned, self._state = self.is_abandoned, "done"
             wake, self._wake = self._wake, None
         pool = self._pool
         del self  # the error's traceback refers to this frame
@@ -81,6 +81,11 @@ class Job:
             pool.returned()
         elif wake is not None:
             wake()
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether nobody waits for the call any more."""
+        return self._state == "abandoned"
 
     @property
     def is_done(self) -> bool:

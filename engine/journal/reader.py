@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -168,7 +168,7 @@ class Reader:
 
 
 @contextmanager
-def reading(path: str) -> Iterator[Reader]:
+def reading(path: str) -> Generator[Reader]:
     """Read a journal for the length of a block."""
     reader = Reader(path)
     try:

@@ -12,7 +12,7 @@ import functools
 import os
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, Literal
 
@@ -118,7 +118,7 @@ class SQLiteJournal(Journal):
         for name, count in (("keep_runs", keep_runs), ("quarantine", quarantine_after)):
             if count is not None and count < 0:
                 raise ValueError(f"{name} must be >= 0, got {count!r}")
-        self.durability = durability
+        self.durability: Durability = durability
         self.wait = wait
         self.keep_runs = keep_runs
         self.keep_seconds = keep_seconds
@@ -328,7 +328,7 @@ class SQLiteJournal(Journal):
     # Writing.
 
     @contextmanager
-    def _transaction(self) -> Iterator[None]:
+    def _transaction(self) -> Generator[None]:
         if self._db is None:
             raise JournalError(self.path, "it is not open")
         self._db.execute("BEGIN IMMEDIATE")
@@ -375,7 +375,7 @@ class SQLiteJournal(Journal):
     # Errors.
 
     @contextmanager
-    def _errors_named(self) -> Iterator[None]:
+    def _errors_named(self) -> Generator[None]:
         try:
             yield
         except sqlite3.Error as error:

@@ -82,6 +82,9 @@ class Nursery:
         assert self._process.stdout is not None
         for text in self._process.stdout:
             line = text.split()
+            if len(line) < 2 or not line[0].isdigit():
+                self.errors.append(text)  # what the library logs
+                continue
             self.lines.append(line)
             self._news.put(line)
 

@@ -18,7 +18,7 @@ import anyio
 import anyio.lowlevel
 
 from engine import Engine, flow, runtime, task
-from engine.journal import SQLiteJournal
+from engine.journal import JournalError, SQLiteJournal
 
 CHILDREN = 2
 
@@ -82,12 +82,20 @@ async def work(path: str, rounds: int) -> None:
     ) as engine:
         tell("entered")
         for number in range(rounds):
-            handles = [engine.start(parent, number), engine.start(parent, number + 1)]
+            try:
+                handles = [engine.start(parent, number + i) for i in range(2)]
+            except JournalError as error:
+                tell("refused", type(error).__name__)
+                await anyio.sleep(0.01)
+                continue
             for handle in handles:
                 tell("submitted", handle.id)
             for handle in handles:
                 state = await handle.join()
-                tell("acknowledged", handle.id, state.name)
+                if isinstance(state.data, JournalError):
+                    tell("refused", type(state.data).__name__)
+                else:
+                    tell("acknowledged", handle.id, state.name)
     tell("left")
 
 

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -42,14 +42,19 @@ pytestmark = [
 ]
 
 
-@contextmanager
-def killed_at(pid: int, call: int) -> Iterator[None]:
+def killed_at(pid: int, call: int) -> AbstractContextManager[None]:
     """Have a stopped process go on, to be killed at a thread's *call*-th change."""
+    return injected(pid, f"{CALLS}:signal=KILL:when={call}")
+
+
+@contextmanager
+def injected(pid: int, fault: str) -> Iterator[None]:
+    """Have a stopped process go on with a fault in its system calls."""
     wait_for_status(pid, "State", "T")
     strace = subprocess.Popen(
         (
             *("strace", "-f", "-qq", "-o", os.devnull, "-p", str(pid)),
-            *("-e", f"trace={CALLS}", "-e", f"inject={CALLS}:signal=KILL:when={call}"),
+            *("-e", f"trace={CALLS}", "-e", f"inject={fault}"),
         ),
         stderr=subprocess.DEVNULL,
     )
@@ -126,3 +131,31 @@ def test_a_kill_at_any_change_of_a_recovery(tmp_path: Path) -> None:
             tried += 1
     print(f"recovery: killed at {tried} points")
     assert tried > 3
+
+
+@pytest.mark.parametrize(
+    ("fault", "passes"),
+    [
+        ("pwrite64:error=ENOSPC:when=60..75", True),
+        ("pwrite64:error=EIO:when=60..75", True),
+        ("fdatasync:error=EIO:when=30", False),
+    ],
+    ids=["no-space", "write-error", "sync-error"],
+)
+def test_errors_of_the_disk(fault: str, passes: bool, tmp_path: Path) -> None:
+    """What was acknowledged is not lost; it goes on, but for a failed sync."""
+    journal = tmp_path / "journal.db"
+    with Nursery() as nursery:
+        pid = nursery.start("work-stopped", "asyncio", journal, 40)
+        with injected(pid, fault):
+            assert nursery.wait_for_end(pid) == 0, "".join(nursery.errors[-30:])
+        recovery = nursery.start("recover", "asyncio", journal)
+        assert nursery.wait_for_end(recovery) == 0, nursery.errors[-20:]
+        verdict = Verdict(nursery.lines)
+        log = "".join(nursery.errors)
+    verdict.check()
+    check_file(journal)
+    assert ("journal_recovered" in log) is passes
+    assert ("journal_given_up" in log) is not passes
+    told = {line[2] for line in nursery.lines if line[1] == "refused"}
+    assert passes or told == {"JournalBroken"}
