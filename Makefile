@@ -43,7 +43,9 @@ unit: .venv/.dev ## Run the tests without coverage; ARGS goes to pytest.
 
 cover: .venv/.dev ## Run the tests with branch coverage.
 	@echo "==> cover: pytest with branch coverage"
-	@.venv/bin/coverage run -m pytest
+	@.venv/bin/coverage erase
+	@.venv/bin/coverage run -m pytest $(ARGS)
+	@.venv/bin/coverage combine --quiet
 	@.venv/bin/coverage report
 
 others: ## Run the tests of the built wheel on each other Python found here (3.12, 3.13).

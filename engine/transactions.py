@@ -16,6 +16,9 @@ An exception that is caught outside of the inner block and inside of the outer o
 the inner one back, and only that. An on_commit hook that fails rolls its own task back;
 the others stand. Hooks are contained, have outcomes and are counted like all others.
 
+Transactions live in the memory of their process: one that is killed neither commits nor
+rolls back what it has begun.
+
 Runs stay in the states they have ended in: what was rolled back later did complete. A
 run whose rollback comes before its end, because it had no transaction around it and
 could not be committed, ends in the COMPLETED state that is called ``RolledBack``.

@@ -119,10 +119,7 @@ class Ending:
     async def _serve(self, lane: Lane) -> None:
         """Have a lane served, and wait until it is idle."""
         if self._on.can_interrupt:
-            engine = lane.run.engine
-            if engine.hooks.claim(lane):
-                with engine.lock:
-                    engine.hooks.enqueue(self._on, lane)
+            self._hand_over(lane, self._on)
             while not lane.is_idle:
                 await self._wait(lane.subscribe_idle)
             return
@@ -132,8 +129,17 @@ class Ending:
                 return
             except KeyboardInterrupt as interrupt:
                 if self.carry is not None:
-                    raise  # asked for twice: somebody means it
+                    # Asked for twice: somebody means it, so others wait for the hook.
+                    self._hand_over(lane, lane.run.engine.worker)
+                    raise
                 self.carry = interrupt
+
+    def _hand_over(self, lane: Lane, on: Dispatcher) -> None:
+        """Have a lane served by the hook actor's own servers, unless it is already."""
+        engine = lane.run.engine
+        if engine.hooks.claim(lane):
+            with engine.lock:
+                engine.hooks.enqueue(on, lane)
 
     async def _keep_result(self, transaction: Transaction) -> str | None:
         """Write the result where it is kept; return why that failed, or None."""

@@ -350,6 +350,16 @@ class HookActor:
             self.committed = float("inf")
             self.close()
 
+    def veto(self, run: RunActor, error: JournalError) -> None:
+        """Fail a run before its body begins, since nobody would ever know of it.
+
+        Children without hooks are not held up: nobody was going to be told of them.
+        """
+        if run.lane is None and (run.parent is None or run.definition.hooks.by_kind):
+            run.lane = Lane(run)
+        if run.lane is not None:
+            run.lane.veto = error
+
     def expect(self) -> None:
         """Note that a recovery has begun to look for what it has to deliver."""
         self._expects_more = True

@@ -27,6 +27,7 @@ from engine.journal.clerk import (
     Parked,
     note,
 )
+from engine.states import RUNNING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -83,9 +84,11 @@ class Recorder(Buffer):
 
     def put(self, transition: Transition) -> None:
         """Take a transition together with the hooks that it owes."""
-        if self.closed:
-            return
         run = transition.actor
+        if self.closed:
+            if self.problem is not None and transition.state.type is RUNNING:
+                self._hooks.veto(run, self.problem)
+            return
         lane = run.lane
         owed: Sequence[Owed] = ()
         if lane is not None or run.parent is None or run.definition.hooks.by_kind:
