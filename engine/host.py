@@ -20,11 +20,10 @@ from typing import (
 )
 
 import anyio
-import attrs
 
 from engine.actors import messages as m
-from engine.actors.broadcast import Broadcast, BufferStatistics, Gap, Overflow
-from engine.actors.hook import HookActor, HookStatistics
+from engine.actors.broadcast import Broadcast, Gap, Overflow
+from engine.actors.hook import HookActor
 from engine.actors.supervisor import Supervisor
 from engine.checks import Checker
 from engine.context import CURRENT, SCOPE
@@ -50,6 +49,7 @@ from engine.placement import current_run, perform_in_place, submit
 from engine.registry import delist, enlist
 from engine.runs import FlowRun, RunRecord, TaskRun, Transition, view
 from engine.shutdown import Shutdown, ShutdownReport, all_runs
+from engine.statistics import EngineStatistics
 from engine.subscription import Subscription
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
 
     from engine.actors.run import RunActor
     from engine.dispatch.base import Wake
-    from engine.recording import JournalStatistics, Recording
+    from engine.recording import Recording
     from engine.states import State, StateType
 
 P = ParamSpec("P")
@@ -67,34 +67,6 @@ R = TypeVar("R")
 BODY_THREADS: Final = 40
 TROUBLED: Final = "cannot write its journal"
 """What an engine's condition is called then."""
-
-
-@attrs.frozen(kw_only=True)
-class EngineStatistics:
-    """How an engine is doing.
-
-    Attributes:
-        live_runs: Runs that have not reached their terminal state.
-        ended_runs: Runs that have.
-        transitions: Transitions published.
-        hooks: Hooks owed, and what became of them.
-        buffers: How full each subscriber's buffer is.
-        threads: Threads that execute sync bodies and hooks.
-        abandoned_threads: Threads among them, or the caller's, whose body or hook went
-            on after its run was cancelled or timed out.
-        waiting_runs: Runs that ``max_concurrency`` keeps from starting.
-        journal: How the journal is doing; None without one.
-    """
-
-    live_runs: int
-    ended_runs: int
-    transitions: int
-    hooks: HookStatistics
-    buffers: tuple[BufferStatistics, ...]
-    threads: int
-    abandoned_threads: int
-    waiting_runs: int
-    journal: JournalStatistics | None
 
 
 class Engine:

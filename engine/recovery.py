@@ -13,7 +13,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from engine.actors.family import Lineage
-from engine.actors.hook import Owed
+from engine.actors.lane import Owed
 from engine.actors.run import RunActor
 from engine.definition import Definition
 from engine.hooks import Hook

@@ -15,10 +15,10 @@ LAYERS = [
     {"exceptions", "checks", "ids", "tracebacks", "actors.messages", "states"}
     | {"hooks", "options", "binding", "fingerprint"},
     # how runs are seen, and how actors get time and messages
-    {"actors.mailbox", "actors.broadcast", "actors.family", "context", "definition"}
-    | {"dispatch", "executors.thread", "fanout", "handles", "logging", "registry"}
-    | {"runs", "runtime", "settings", "streams", "subscription", "upstream"}
-    | {"cache_policies"},
+    {"actors.mailbox", "actors.broadcast", "actors.family", "actors.lane", "context"}
+    | {"cache_policies", "definition", "dispatch", "executors.thread", "fanout"}
+    | {"handles", "logging", "registry", "runs", "runtime", "settings", "statistics"}
+    | {"streams", "subscription", "upstream"},
     {"actors.run", "actors.hook", "actors.supervisor", "executors", "journal"},
     # opens and closes the actor tree, and performs runs in it
     {"actors.body", "calls", "host", "placement", "shutdown"}

@@ -27,7 +27,7 @@ from structlog.testing import capture_logs
 from support import output_of
 
 from engine import Engine, RunHandle, State, Transition, flow, runtime, task
-from engine.actors.hook import Lane
+from engine.actors.lane import Lane
 from engine.actors.run import RunActor
 from engine.context import CURRENT
 from engine.executors.thread import Job

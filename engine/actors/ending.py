@@ -20,7 +20,7 @@ from engine.runs import Transition
 from engine.states import COMPLETED, State, safe_text
 
 if TYPE_CHECKING:
-    from engine.actors.hook import Lane
+    from engine.actors.lane import Lane
     from engine.actors.run import RunActor
     from engine.dispatch.base import Dispatcher, Subscribe
     from engine.hooks import Hook, TransactionHookKind

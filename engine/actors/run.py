@@ -38,7 +38,7 @@ from engine.states import (
 
 if TYPE_CHECKING:
     from engine.actors.family import Lineage
-    from engine.actors.hook import Lane
+    from engine.actors.lane import Lane
     from engine.definition import Definition
     from engine.dispatch.base import Dispatcher, Wake
     from engine.hooks import HookOutcome

@@ -5,8 +5,9 @@ from __future__ import annotations
 import anyio
 
 from engine.dispatch.here import loop_waiter
-from engine.host import Engine, EngineStatistics
+from engine.host import Engine
 from engine.journal.sqlite import SQLiteJournal
+from engine.statistics import EngineStatistics
 
 
 async def recover(journal: SQLiteJournal) -> EngineStatistics:

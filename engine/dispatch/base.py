@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from engine.actors.hook import Lane
+    from engine.actors.lane import Lane
     from engine.actors.run import RunActor
     from engine.hooks import Hook
 

@@ -20,7 +20,7 @@ from engine.exceptions import HookTimeout
 from engine.executors.thread import lend_place
 
 if TYPE_CHECKING:
-    from engine.actors.hook import Lane
+    from engine.actors.lane import Lane
     from engine.actors.run import RunActor
     from engine.dispatch.base import Subscribe, Wake
     from engine.dispatch.loop import HookCaller

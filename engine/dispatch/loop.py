@@ -13,7 +13,7 @@ import anyio
 from engine.exceptions import HookTimeout
 
 if TYPE_CHECKING:
-    from engine.actors.hook import Lane
+    from engine.actors.lane import Lane
     from engine.actors.run import RunActor
     from engine.dispatch.base import Subscribe
     from engine.executors.thread import ThreadPool

@@ -21,7 +21,7 @@ from engine.journal.targets import hook_target, target_of
 from engine.states import RUNNING, TERMINAL, StateType, safe_text
 
 if TYPE_CHECKING:
-    from engine.actors.hook import Lane, Owed
+    from engine.actors.lane import Lane, Owed
     from engine.actors.run import RunActor
     from engine.hooks import Hook, HookOutcome
     from engine.states import State

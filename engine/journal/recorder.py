@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from engine.actors.broadcast import Broadcast
-    from engine.actors.hook import HookActor, Lane, Owed
+    from engine.actors.hook import HookActor
+    from engine.actors.lane import Lane, Owed
     from engine.dispatch.base import Wake
     from engine.hooks import HookOutcome
     from engine.journal.exceptions import JournalError

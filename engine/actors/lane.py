@@ -1,0 +1,132 @@
+"""A lane: the hooks that one run is owed, in the order in which they have to run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from engine.states import RUNNING
+
+if TYPE_CHECKING:
+    from engine.actors.run import RunActor
+    from engine.dispatch.base import Wake
+    from engine.hooks import Hook, HookOutcome
+    from engine.journal.exceptions import JournalError
+
+
+class Owed(NamedTuple):
+    """A hook that is owed.
+
+    Attributes:
+        transition: The transition, or other step of a run, that owes it.
+        kind: The list that the hook was registered in.
+        hook: The hook.
+        position: Which of the transition's hooks it is, counted from 0; -1 if no
+            transition owes it.
+    """
+
+    transition: Any
+    kind: str
+    hook: Hook
+    position: int = -1
+
+    @property
+    def key(self) -> str:
+        """What tells it from the transition's other hooks."""
+        return f"{self.kind}[{self.position}]:{self.hook.name}"
+
+
+class Lane:
+    """The hooks that one run is owed, in order.
+
+    With a journal every run that somebody outside of the process is told about has one:
+    nobody is told before the disk has been.
+
+    Attributes:
+        ticket: What the journal has to commit before the run's hooks are called, and
+            before its body or its caller go on; 0 without a journal.
+        gate: What it has to commit before the next hook is called.
+        is_attended: Whether the run's own thread waits to serve it.
+        is_recovered: Whether the hooks are delivered for a process that is gone.
+        is_refused: Whether the journal failed before the body began, so that the run
+            fails without waiting for it.
+        lost: Why the journal will never know how the run ended; None if it will.
+        veto: What fails the run: the error of an on_running or on_retry hook, or of
+            the journal.
+    """
+
+    __slots__ = (
+        "_waiters",
+        "current",
+        "gate",
+        "is_attended",
+        "is_recovered",
+        "is_refused",
+        "is_served",
+        "lost",
+        "outcomes",
+        "owed",
+        "run",
+        "ticket",
+        "veto",
+    )
+
+    def __init__(self, run: RunActor) -> None:
+        self.run = run
+        # Tuples, since empty ones cost nothing: with a journal many runs have a lane
+        # and never a hook.
+        self.owed: tuple[Owed, ...] = ()
+        self.is_served = False
+        self.is_attended = False
+        self.is_recovered = False
+        self.is_refused = False
+        self.lost: JournalError | None = None
+        self.ticket = 0
+        self.gate = 0
+        self.current: Owed | None = None
+        self.outcomes: tuple[HookOutcome, ...] = ()
+        self.veto: BaseException | None = None
+        self._waiters: tuple[Wake, ...] = ()
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing is owed, no hook is running, and all of it is on disk."""
+        if self.owed or self.is_served:
+            return False
+        return not self.ticket or self.ticket <= self.run.engine.hooks.committed
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether there is nothing that the run has to wait for."""
+        return self.is_refused or self.is_done
+
+    def subscribe_idle(self, wake: Wake) -> bool:
+        """Have *wake* called when the lane is idle; False if it is."""
+        with self.run.engine.lock:
+            if self.is_idle:
+                return False
+            self._waiters = (*self._waiters, wake)
+            return True
+
+    def became_idle(self) -> None:
+        """Let go of everybody who waits; called with the lock held."""
+        self.is_served = False
+        self.wake_waiters()
+        if self.run.settled:
+            self.run.keep_outcomes()
+        elif self.run.is_over:
+            self.run.settle()
+
+    def wake_waiters(self) -> None:
+        """Have everybody who waits look again; called with the lock held."""
+        self.is_attended = False
+        waiters, self._waiters = self._waiters, ()
+        for wake in waiters:
+            wake()
+
+    def refuse(self, error: JournalError) -> None:
+        """Fail the run if its body waits for the journal; called with the lock held."""
+        run = self.run
+        waits = run.host is not None and run.state.type is RUNNING and self._waiters
+        if waits and not self.is_served and self.ticket > run.engine.hooks.committed:
+            self.veto, self.is_refused = error, True
+            self.wake_waiters()
