@@ -173,32 +173,21 @@ def check_caching(
         InvalidOptionError: Options do not fit together, or are out of range.
     """
     persists = flag(check, given, "persist_result")
+    refresh = flag(check, given, "refresh_cache")
     policy, key_fn = given.get("cache_policy"), given.get("cache_key_fn")
     check_policy(check, policy, parameters)
     check_key_function(check, key_fn)
     expiration = check_expiration(check, given.get("cache_expiration"))
-    refresh = flag(check, given, "refresh_cache")
     serializer = given.get("result_serializer")
-    if serializer is not None:
-        if not isinstance(serializer, str) or serializer not in SERIALIZERS:
-            known = " or ".join(map(repr, SERIALIZERS))
-            text = f"result_serializer must be {known}, got {serializer!r}"
-            raise check.bad_value(text)
-        if not persists:
-            raise check.bad_value("result_serializer needs persist_result=True")
+    check_serializer(check, serializer, persists=persists)
     if policy is None and key_fn is None and not persists:
-        for option in ("cache_expiration", "refresh_cache"):
-            if given.get(option):
-                need = "cache_policy, cache_key_fn or persist_result=True"
-                raise check.bad_value(f"{option} needs {need}")
+        refuse_alone(check, given)
         return None
     if policy == NO_CACHE and key_fn is None:
-        if persists:
-            text = (
-                "persist_result=True keeps results by their key, and NO_CACHE has none"
-            )
-            raise check.bad_value(text)
-        return None
+        if not persists:
+            return None
+        text = "persist_result=True keeps results by their key, and NO_CACHE has none"
+        raise check.bad_value(text)
     return Caching(
         policy=DEFAULT if policy is None else policy,
         key_fn=key_fn,
@@ -207,6 +196,25 @@ def check_caching(
         persists=persists,
         serializer=SERIALIZERS[serializer or "json"](),
     )
+
+
+def refuse_alone(check: Checker, given: Mapping[str, Any]) -> None:
+    """Refuse options that mean nothing for a task whose results are not kept."""
+    for option in ("cache_expiration", "refresh_cache"):
+        if given.get(option):
+            need = "cache_policy, cache_key_fn or persist_result=True"
+            raise check.bad_value(f"{option} needs {need}")
+
+
+def check_serializer(check: Checker, value: Any, *, persists: bool) -> None:
+    """Check a ``result_serializer``."""
+    if value is None:
+        return
+    if not isinstance(value, str) or value not in SERIALIZERS:
+        known = " or ".join(map(repr, SERIALIZERS))
+        raise check.bad_value(f"result_serializer must be {known}, got {value!r}")
+    if not persists:
+        raise check.bad_value("result_serializer needs persist_result=True")
 
 
 def flag(check: Checker, given: Mapping[str, Any], option: str) -> bool:

@@ -1293,6 +1293,7 @@ def test_importing_the_engine_loads_none_of_this() -> None:
     """Neither settings nor blocks, neither stores nor keys, before they are used."""
     program = (
         "import sys\n"
+        "given = set(sys.modules)  # a tool that watches the tests may be there\n"
         "from engine import task, flow, transaction\n"
         "@task\n"
         "def step(): return 1\n"
@@ -1301,7 +1302,7 @@ def test_importing_the_engine_loads_none_of_this() -> None:
         "with transaction(): step()\n"
         "heavy = ('sqlite3', 'pickle5', 'engine.settings', 'engine.blocks',\n"
         "    'engine.results', 'engine.caching', 'engine.cache_policies')\n"
-        "print([name for name in heavy if name in sys.modules])\n"
+        "print([name for name in heavy if name in set(sys.modules) - given])\n"
     )
     ended = subprocess.run(
         [sys.executable, "-W", "error", "-c", program],

@@ -1088,6 +1088,7 @@ class TestLifespan:
 
 IMPORTED = """
 import logging, signal, sys, threading
+given = set(sys.modules)  # a tool that watches the tests may be there
 handlers = {s: signal.getsignal(s) for s in signal.valid_signals()}
 root = logging.getLogger()
 before = (list(root.handlers), root.level, logging.raiseExceptions)
@@ -1099,7 +1100,7 @@ assert (list(root.handlers), root.level, logging.raiseExceptions) == before
 import structlog
 assert not structlog.is_configured()
 print(sorted({"trio", "pydantic", "fastapi", "cryptography", "apprise", "httpx2",
-    "sqlite3", "rich", "uvicorn"} & set(sys.modules)))
+    "sqlite3", "rich", "uvicorn"} & (set(sys.modules) - given)))
 """
 
 ON_ASYNCIO = """

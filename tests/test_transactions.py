@@ -1,5 +1,6 @@
 """Transactions: blocks and tasks that stand together or are undone together."""
 
+import asyncio
 import gc
 import inspect
 import threading
@@ -630,6 +631,8 @@ class TestOptions:
 
         with pytest.raises(TransactionError, match="once"):
             anyio.run(again)
+        engines = [one for one in gc.get_objects() if type(one) is Engine]
+        assert all(engine.is_closed for engine in engines)
 
     def test_by_hand_is_for_open_blocks(self) -> None:
         """Neither a task's own transaction nor an ended one can be decided on."""
@@ -857,6 +860,34 @@ class TestCancellation:
         assert calls == ["slowly", "after"]
         assert handle.state.name == "Cancelled"
 
+    def test_a_hosts_cancellation_goes_on_after_a_commit(self) -> None:
+        """One that asyncio delivers once, while the hooks of a task are called."""
+
+        async def main() -> list[str]:
+            calls, inside = [], asyncio.Event()
+
+            async def slow(txn: Transaction) -> None:
+                inside.set()
+                await asyncio.sleep(0)
+                calls.append("slowly")
+
+            @task(on_commit=[slow])
+            async def step() -> None: ...
+
+            async def host() -> None:
+                await step()
+                calls.append("never")
+
+            async with Engine():
+                hosting = asyncio.create_task(host())
+                await inside.wait()
+                hosting.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await hosting
+            return calls
+
+        assert anyio.run(main, backend="asyncio") == ["slowly"]
+
     @pytest.mark.parametrize("times", [1, 2])
     def test_an_interrupt_waits_for_the_hooks(
         self, monkeypatch: pytest.MonkeyPatch, times: int
@@ -913,6 +944,21 @@ class TestCancellation:
             "delivered",
         ]
 
+    def test_the_deadline_is_the_bodys(self) -> None:
+        """Hooks of a commit that take longer than the task may are no timeout."""
+
+        async def slow(txn: Transaction) -> None:
+            await anyio.sleep(5)
+
+        @task(timeout_seconds=1, on_commit=[slow])
+        async def step() -> str:
+            return "done"
+
+        for backend in ("asyncio", "trio"):
+            call = partial(step, return_state=True)
+            state = run_in_virtual_time(call, backend=backend)
+            assert state.name == "Completed"
+
     @pytest.mark.anyio
     async def test_a_closed_coroutine_is_undone_without_its_loop(self) -> None:
         """Whoever closes it does not wait, so its hooks run at once."""
@@ -928,7 +974,7 @@ class TestCancellation:
             coroutine = body()
             coroutine.send(None)
             coroutine.close()
-        assert effects == ["do a", "undo a"]
+            assert effects == ["do a", "undo a"]
 
     @pytest.mark.anyio
     async def test_a_closed_task_undoes_what_it_has_called(self) -> None:
@@ -945,7 +991,7 @@ class TestCancellation:
             coroutine = outer()
             coroutine.send(None)
             coroutine.close()
-        assert effects == ["do a", "undo a"]
+            assert effects == ["do a", "undo a"]
 
 
 class Forever:
@@ -1004,6 +1050,38 @@ class TestConcurrency:
         state = await around(return_state=True)
         assert effects == ["keep"]
         assert state.name == "Completed"
+
+    @pytest.mark.anyio
+    async def test_a_task_that_ends_during_a_commit_stands_alone(self) -> None:
+        """The block does not look back for it, so it commits at its own end."""
+        effects, committing, go_on = Effects(), anyio.Event(), anyio.Event()
+        handles: list[RunHandle[Any]] = []
+
+        async def slow(txn: Transaction) -> None:
+            committing.set()
+            await go_on.wait()
+            effects.append("keep first")
+
+        first = task(on_commit=[slow])(lambda: None)
+
+        @task(on_commit=[lambda _: effects.append("keep second")])
+        async def second() -> None:
+            await committing.wait()
+
+        @flow
+        async def around() -> None:
+            async with transaction():
+                first()
+                handles.append(second.submit())
+                await anyio.wait_all_tasks_blocked()
+
+        async with Engine() as engine:
+            handle = engine.start(around)
+            await committing.wait()
+            await handles[0]
+            go_on.set()
+            await handle
+        assert effects == ["keep second", "keep first"]
 
     @pytest.mark.anyio
     async def test_a_task_that_ends_after_a_rollback_is_undone(self) -> None:
