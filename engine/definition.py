@@ -16,7 +16,6 @@ from engine.hooks import (
     Hook,
     HookKind,
     Hooks,
-    TransactionHookKind,
     is_async_callable,
 )
 from engine.logging import logging_prints
@@ -230,9 +229,8 @@ class Definition(Generic[P, R_co]):
         """Register a hook for failures that are retried; usable as a decorator."""
         return self._add_hook("on_retry", fn)
 
-    def _add_hook(self, kind: HookKind | TransactionHookKind, fn: H) -> H:
+    def _add_hook(self, kind: HookKind, fn: H) -> H:
         self.hooks.add(kind, fn)
-        self._note_transactional()
         return fn
 
 

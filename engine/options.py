@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 RunName = str | Callable[..., str]
 HookList = Iterable[Callable[[Any, Any, Any], Any] | Hook]
+TransactionHookList = Iterable[Callable[[Any], Any] | Hook]
 
 
 CACHING_OPTIONS: Final = (
@@ -74,8 +75,8 @@ class TaskOptions(CommonOptions, total=False):
     cache_key_fn: Callable[[CacheContext, dict[str, Any]], str | None] | None
     cache_expiration: timedelta | None
     refresh_cache: bool | None
-    on_commit: HookList
-    on_rollback: HookList
+    on_commit: TransactionHookList
+    on_rollback: TransactionHookList
 
 
 @attrs.frozen(kw_only=True)

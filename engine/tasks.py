@@ -18,10 +18,11 @@ from typing import (
 
 from engine.calls import call, loop_and_run_here, submit_here
 from engine.checks import Checker
-from engine.definition import Definition, H
+from engine.definition import Definition
 from engine.exceptions import MappingLengthMismatch, MappingMissingIterable
 from engine.fanout import HandleList
 from engine.handles import RunHandle
+from engine.hooks import Hook, TransactionHookKind
 from engine.options import (
     CACHING_OPTIONS,
     Options,
@@ -43,6 +44,7 @@ R_co = TypeVar("R_co", covariant=True)
 T = TypeVar("T")
 P2 = ParamSpec("P2")
 R2 = TypeVar("R2")
+TH = TypeVar("TH", bound=Callable[[Any], Any] | Hook)
 
 
 class Task(Definition[P, R_co]):
@@ -232,19 +234,24 @@ class Task(Definition[P, R_co]):
             here=loop_and_run_here,
         )
 
-    def on_commit(self, fn: H) -> H:
+    def on_commit(self, fn: TH) -> TH:
         """Register a hook for what is committed; usable as a decorator.
 
         It is called with the run's `engine.transactions.Transaction`.
         """
-        return self._add_hook("on_commit", fn)
+        return self._add_transaction_hook("on_commit", fn)
 
-    def on_rollback(self, fn: H) -> H:
+    def on_rollback(self, fn: TH) -> TH:
         """Register a hook that undoes a run that completed; usable as a decorator.
 
         It is called with the run's `engine.transactions.Transaction`.
         """
-        return self._add_hook("on_rollback", fn)
+        return self._add_transaction_hook("on_rollback", fn)
+
+    def _add_transaction_hook(self, kind: TransactionHookKind, fn: TH) -> TH:
+        self.hooks.add(kind, fn)
+        self._note_transactional()
+        return fn
 
     if TYPE_CHECKING:
 
