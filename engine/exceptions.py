@@ -267,18 +267,6 @@ class ReservedArgumentError(EngineError, TypeError):
 
 
 @attrs.define(eq=False)
-class IllegalTransitionError(EngineError):
-    """A run was sent a message that its state does not accept."""
-
-    run_id: str
-    state: str
-    message: str
-
-    def __str__(self) -> str:
-        return f"run {self.run_id} cannot handle {self.message} while {self.state}"
-
-
-@attrs.define(eq=False)
 class HookTimeout(EngineError, TimeoutError):
     """A hook did not end within its time."""
 
