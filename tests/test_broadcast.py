@@ -4,7 +4,6 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Iterator
-from functools import partial
 from itertools import pairwise
 from threading import RLock
 from types import SimpleNamespace
@@ -19,6 +18,7 @@ from hypothesis import strategies as st
 from engine import Engine, Gap, RunHandle, Transition, flow, task
 from engine.actors.broadcast import Broadcast, Buffer
 from engine.exceptions import SubscriberOverflow
+from engine.states import Running
 
 
 @task
@@ -366,9 +366,9 @@ class TestBlock:
 
 
 WITHOUT_HOOKS: Any = SimpleNamespace(
-    definition=SimpleNamespace(hooks=SimpleNamespace(by_kind={}))
+    definition=SimpleNamespace(hooks=SimpleNamespace(types=frozenset()))
 )
-SOME_STATE: Any = None
+SOME_STATE: Any = Running()
 
 
 def number_only(run: Any, previous: Any, state: Any, sequence: int) -> Any:
@@ -430,7 +430,7 @@ def test_gaps_and_items_add_up_between_threads() -> None:
     for thread in threads:
         thread.start()
     read_or_missed = position = 0
-    while any(t.is_alive() for t in threads) or buffer.items or buffer.gap:
+    while any(t.is_alive() for t in threads) or buffer.items:
         item: Any = buffer.take()
         if isinstance(item, Gap):
             read_or_missed += item.missed
@@ -454,9 +454,8 @@ def test_taking_excludes_publishing() -> None:
 
     broadcast = Broadcast(Spy(), number_only)
     buffer = Buffer(broadcast, 1, "drop_oldest")
-    put = partial(buffer.put, 1)  # type: ignore[arg-type]
-    put()
-    put()
+    for sequence in (1, 2):
+        buffer.put((WITHOUT_HOOKS, None, SOME_STATE, sequence))
     assert buffer.take() == Gap(1)
     assert taken == [True, False]
 

@@ -104,7 +104,7 @@ def call_in(engine: Engine, fn: Any, *args: Any) -> RunHandle[Any]:
     buffer = engine.broadcast.subscribe(1000, "fail")
     with suppress(BaseException):
         fn(*args)
-    return next(RunHandle(t.actor) for t in buffer.items if t.actor.definition is fn)
+    return next(RunHandle(run) for run, *_ in buffer.items if run.definition is fn)
 
 
 PLACES = [Place(name) for name in (*BACKENDS, "plain", "worker", "held")]

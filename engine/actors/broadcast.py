@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 Overflow = Literal["block", "drop_oldest", "fail"]
 Wake = Callable[[], None]
+Entry = tuple["RunActor", "State[Any] | None", "State[Any]", int]
+"""What is published: the run, the state it left, the one it entered, the number."""
 
 
 @attrs.frozen
@@ -58,17 +60,20 @@ class BufferStatistics:
 
 
 class Buffer:
-    """One subscriber's part of the broadcast; used under the broadcast's lock."""
+    """One subscriber's part of the broadcast; used under the broadcast's lock.
+
+    It holds what was published as it came; transitions are made for those who read.
+    """
 
     __slots__ = (
         "_broadcast",
+        "_dropped",
+        "_next",
+        "_reader",
         "closed",
-        "dropped",
         "error",
-        "gap",
         "items",
         "overflow",
-        "reader",
         "size",
         "writers",
     )
@@ -77,50 +82,59 @@ class Buffer:
         self._broadcast = broadcast
         self.size = size
         self.overflow: Overflow = overflow
-        self.items: deque[Transition] = deque()
-        self.gap = 0
-        self.dropped = 0
+        drops = overflow == "drop_oldest"
+        self.items: deque[Entry] = deque(maxlen=size if drops else None)
+        # The sequence number of what is read next, if nothing was dropped before it.
+        self._next = broadcast.sequence + 1
+        self._dropped = 0
         self.closed = False
         self.error: Exception | None = None
-        self.reader: Wake | None = None
+        self._reader: Wake | None = None
         self.writers: deque[Wake] = deque()
 
-    def put(self, transition: Transition) -> None:
-        """Take a transition, as the overflow rule says."""
-        items = self.items
-        if len(items) >= self.size:
-            if self.overflow == "drop_oldest":
-                items.popleft()
-                self.gap += 1
-                self.dropped += 1
-            elif self.overflow == "fail":
-                self.error = SubscriberOverflow(self.size)
-                self.close()
-                return
-        items.append(transition)
-        if self.reader is not None:
-            self._wake_reader()
+    @property
+    def put(self) -> Callable[[Entry], object]:
+        """What takes what is published; the broadcast asks for it once."""
+        # A reader that is behind costs the others no more than an append.
+        return self._put_or_fail if self.overflow == "fail" else self.items.append
+
+    def _put_or_fail(self, entry: Entry) -> None:
+        if len(self.items) < self.size:
+            self.items.append(entry)
+        else:
+            self.error = SubscriberOverflow(self.size)
+            self.close()
 
     def take(self) -> Transition | Gap | None:
         """Return the next item, or None when there is none; raise when cut off."""
         with self._broadcast.lock:
             if self.error is not None:
                 raise self.error
-            if self.gap:
-                gap, self.gap = Gap(self.gap), 0
-                return gap
             if not self.items:
                 return None
-            item = self.items.popleft()
-            self.pass_turn()
-            return item
+            missed = self._missed
+            if missed:
+                self._dropped += missed
+                self._next += missed
+                return Gap(missed)
+            self._next += 1
+            entry = self.items.popleft()
+            if self.writers:
+                self.pass_turn()
+            return self._broadcast.make(*entry)
+
+    @property
+    def _missed(self) -> int:
+        """How many transitions were dropped before the next one."""
+        return self.items[0][-1] - self._next if self.items else 0
 
     def await_item(self, wake: Wake) -> bool:
         """Have *wake* called at the next item or at the end; False if there is one."""
         with self._broadcast.lock:
-            if self.items or self.gap or self.closed:
+            if self.items or self.closed:
                 return False
-            self.reader = wake
+            self._reader = wake
+            self._broadcast.sleepers.append(self)
             return True
 
     def await_room(self, wake: Wake) -> bool:
@@ -156,7 +170,7 @@ class Buffer:
         with self._broadcast.lock:
             self.closed = True
             self._broadcast.remove(self)
-            self._wake_reader()
+            self.wake_reader()
             while self.writers:
                 self.writers.popleft()()
 
@@ -165,14 +179,19 @@ class Buffer:
         return BufferStatistics(
             buffered=len(self.items),
             buffer=self.size,
-            dropped=self.dropped,
+            dropped=self._dropped + self._missed,
             overflow=self.overflow,
         )
 
-    def _wake_reader(self) -> None:
-        reader, self.reader = self.reader, None
+    def wake_reader(self) -> None:
+        """Let the reader go on, if it waits for an item."""
+        reader, self._reader = self._reader, None
         if reader is not None:
             reader()
+
+
+def ignore(_: Transition) -> None:
+    """Stand for a hook actor where there is none."""
 
 
 class Broadcast:
@@ -181,11 +200,13 @@ class Broadcast:
     Attributes:
         sequence: Number of the last transition; counts all that were published.
         blocking: Buffers that runs have to wait for before their next step.
-        on_owed: Called for transitions of runs that have hooks; the hook actor's inbox.
+        sleepers: Buffers whose readers wait for an item.
+        on_owed: Called for transitions that owe hooks; the hook actor's inbox.
         owes_always: Whether every transition owes a hook, as an engine's own do.
     """
 
     __slots__ = (
+        "_puts",
         "blocking",
         "buffers",
         "is_closed",
@@ -194,6 +215,7 @@ class Broadcast:
         "on_owed",
         "owes_always",
         "sequence",
+        "sleepers",
     )
 
     def __init__(self, lock: Any, make: Callable[..., Transition]) -> None:
@@ -201,8 +223,10 @@ class Broadcast:
         self.make = make
         self.sequence = 0
         self.buffers: tuple[Buffer, ...] = ()
+        self._puts: tuple[Callable[[Entry], object], ...] = ()
         self.blocking: tuple[Buffer, ...] = ()
-        self.on_owed: Callable[[Transition], None] | None = None
+        self.sleepers: list[Buffer] = []
+        self.on_owed: Callable[[Transition], None] = ignore
         self.owes_always = False
         self.is_closed = False
 
@@ -210,15 +234,20 @@ class Broadcast:
         self, run: RunActor, previous: State[Any] | None, state: State[Any]
     ) -> None:
         """Number a transition and give it to every reader; never waits."""
-        self.sequence += 1
-        owed = self.owes_always or run.definition.hooks.by_kind
-        if not owed and not self.buffers:
-            return
-        transition = self.make(run, previous, state, self.sequence)
-        if owed and self.on_owed is not None:
-            self.on_owed(transition)
-        for buffer in self.buffers:
-            buffer.put(transition)
+        self.sequence = sequence = self.sequence + 1
+        if state.type in run.definition.hooks.types or self.owes_always:
+            self.on_owed(self.make(run, previous, state, sequence))
+        if self._puts:
+            entry = (run, previous, state, sequence)
+            for put in self._puts:
+                put(entry)
+            if self.sleepers:
+                self._wake_sleepers()
+
+    def _wake_sleepers(self) -> None:
+        sleepers, self.sleepers = self.sleepers, []
+        for buffer in sleepers:
+            buffer.wake_reader()
 
     def subscribe(self, size: int, overflow: Overflow) -> Buffer:
         """Add a reader that sees every transition from now on."""
@@ -229,16 +258,18 @@ class Broadcast:
     def attach(self, buffer: Buffer) -> None:
         """Add a reader made elsewhere, such as one that keeps everything."""
         with self.lock:
-            self.buffers = (*self.buffers, buffer)
-            if buffer.overflow == "block":
-                self.blocking = (*self.blocking, buffer)
+            self._serve(*self.buffers, buffer)
             if self.is_closed:
                 buffer.close()
 
     def remove(self, buffer: Buffer) -> None:
         """Forget a reader."""
-        self.buffers = tuple(b for b in self.buffers if b is not buffer)
-        self.blocking = tuple(b for b in self.blocking if b is not buffer)
+        self._serve(*(b for b in self.buffers if b is not buffer))
+
+    def _serve(self, *buffers: Buffer) -> None:
+        self.buffers = buffers
+        self.blocking = tuple(b for b in buffers if b.overflow == "block")
+        self._puts = tuple(buffer.put for buffer in buffers)
 
     def close(self) -> None:
         """End every reader's stream after what it has yet to read."""

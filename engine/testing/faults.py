@@ -28,11 +28,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
-    from engine.actors.broadcast import Broadcast
+    from engine.actors.broadcast import Broadcast, Entry
     from engine.actors.run import RunActor
     from engine.definition import Definition
     from engine.host import Engine
-    from engine.runs import Transition
     from engine.testing.selection import Which
     from engine.testing.steps import Interference
 
@@ -235,7 +234,12 @@ class Lookout(Buffer):
         super().__init__(broadcast, 1, "drop_oldest")
         self._on_new_run = on_new_run
 
-    def put(self, transition: Transition) -> None:
-        """Look at a transition; called with the lock held."""
-        if transition.previous is None:
-            self._on_new_run(transition.actor)
+    @property
+    def put(self) -> Callable[[Entry], object]:
+        """What looks at a transition."""
+        return self._look
+
+    def _look(self, entry: Entry) -> None:
+        run, previous, _, _ = entry
+        if previous is None:
+            self._on_new_run(run)

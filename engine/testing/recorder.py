@@ -16,19 +16,20 @@ from typing import TYPE_CHECKING, Any, Self
 from engine.actors.broadcast import Buffer
 from engine.definition import Definition
 from engine.dispatch.here import loop_waiter
+from engine.executors.thread import block
 from engine.handles import RunHandle
+from engine.runs import Transition
 from engine.states import TERMINAL
 from engine.testing.selection import described, is_meant
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from types import TracebackType
 
-    from engine.actors.broadcast import Broadcast
+    from engine.actors.broadcast import Broadcast, Entry
     from engine.dispatch.base import Wake
     from engine.hooks import HookKind, HookOutcome, HookStatus
     from engine.host import Engine
-    from engine.runs import Transition
     from engine.states import StateType
     from engine.testing.selection import Which
 
@@ -196,7 +197,7 @@ class Recorder:
         __tracebackhide__ = True
         wait = Sighting(self._tape, which, state)
         seen = threading.Event()
-        if wait.subscribe(seen.set) and not seen.wait(timeout):
+        if wait.subscribe(seen.set) and not block(seen, timeout):
             wait.unsubscribe(seen.set)
         return wait.result()
 
@@ -208,16 +209,22 @@ class Recorder:
 class Tape(Buffer):
     """A subscriber's buffer that keeps everything, and tells who waits for it."""
 
-    __slots__ = ("_lock", "sightings")
+    __slots__ = ("_lock", "_transitions", "sightings")
 
     def __init__(self, broadcast: Broadcast) -> None:
         super().__init__(broadcast, sys.maxsize, "fail")
         self._lock = broadcast.lock
+        self._transitions: list[Transition] = []
         self.sightings: dict[Sighting, Wake] = {}
 
-    def put(self, transition: Transition) -> None:
-        """Keep a transition; called with the lock held."""
-        self.items.append(transition)
+    @property
+    def put(self) -> Callable[[Entry], object]:
+        """What keeps a transition."""
+        return self._keep
+
+    def _keep(self, entry: Entry) -> None:
+        transition = Transition(*entry)
+        self._transitions.append(transition)
         for sighting in tuple(self.sightings):
             if sighting.decides(transition):
                 self.sightings.pop(sighting)()
@@ -225,7 +232,7 @@ class Tape(Buffer):
     def read(self) -> Sequence[Transition]:
         """Return everything so far."""
         with self._lock:
-            return tuple(self.items)
+            return tuple(self._transitions)
 
     def close(self) -> None:
         """Keep nothing more; nobody need wait any longer."""
@@ -237,7 +244,7 @@ class Tape(Buffer):
     def await_sighting(self, sighting: Sighting, wake: Wake) -> bool:
         """Have *wake* called when *sighting* is decided; False if it is."""
         with self._lock:
-            if any(map(sighting.decides, self.items)) or self.closed:
+            if any(map(sighting.decides, self._transitions)) or self.closed:
                 return False
             self.sightings[sighting] = wake
             return True
