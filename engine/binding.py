@@ -77,8 +77,10 @@ class Binder:
         try:
             return self.signature.bind(*args, **kwargs)
         except TypeError as error:
-            name = getattr(self.fn, "__name__", type(self.fn).__name__)
-            raise TypeError(f"{name}() {error}") from None
+            problem = str(error)
+        # Not in the handler: a run that was refused would keep the frames of both.
+        name = getattr(self.fn, "__name__", type(self.fn).__name__)
+        raise TypeError(f"{name}() {problem}")
 
 
 def signature_of(fn: Callable[..., Any]) -> inspect.Signature:

@@ -74,12 +74,16 @@ class Stream(Generic[T]):
             handle = await self._arrivals.next() if self._arrivals.pending else None
         if handle is None:
             raise StopAsyncIteration
-        if self._is_failure(handle):
-            self._cancel_siblings()
-            while self._arrivals.pending:
-                await self._arrivals.next()
-            await handle  # raises
-        return handle
+        if not self._is_failure(handle):
+            return handle
+        self._cancel_siblings()
+        while self._arrivals.pending:
+            await self._arrivals.next()
+        try:
+            await handle
+        finally:
+            del handle  # see engine.tracebacks
+        raise AssertionError("the failed run did not raise")
 
     def __iter__(self) -> Self:
         if self._feed is not None:
@@ -91,12 +95,16 @@ class Stream(Generic[T]):
         handle = self._arrivals.next_blocking(None) if self._arrivals.pending else None
         if handle is None:
             raise StopIteration
-        if self._is_failure(handle):
-            self._cancel_siblings()
-            while self._arrivals.pending:
-                self._arrivals.next_blocking(None)
-            handle.result()  # raises
-        return handle
+        if not self._is_failure(handle):
+            return handle
+        self._cancel_siblings()
+        while self._arrivals.pending:
+            self._arrivals.next_blocking(None)
+        try:
+            handle.result()
+        finally:
+            del handle  # see engine.tracebacks
+        raise AssertionError("the failed run did not raise")
 
     def close(self) -> None:
         """Start nothing more and cancel what is live; does not wait for it."""

@@ -22,14 +22,14 @@ from typing import Any
 
 import anyio
 import pytest
+import structlog
 import trio
-from structlog.testing import capture_logs
 from support import output_of
 
-from engine import Engine, RunHandle, State, Transition, flow, runtime, task
+from engine import Engine, Hook, RunHandle, State, Transition, flow, runtime, task
 from engine.actors.lane import Lane
 from engine.actors.run import RunActor
-from engine.context import CURRENT
+from engine.exceptions import CrashedRun
 from engine.executors.thread import Job
 from engine.testing import virtual_time_options
 
@@ -49,10 +49,17 @@ def until(condition: Callable[[], object]) -> None:
         time.sleep(0)
 
 
+def drop(*_: Any) -> Any:
+    raise structlog.DropEvent
+
+
 @pytest.fixture(autouse=True)
 def quiet() -> Iterator[None]:
-    with capture_logs():
-        yield
+    """Log nothing; captured logs would keep the errors, and with them frames."""
+    processors = structlog.get_config()["processors"]
+    kept, processors[:] = processors[:], [drop]
+    yield
+    processors[:] = kept
 
 
 @pytest.fixture
@@ -196,18 +203,16 @@ class Result:
 
 
 refs: list[weakref.ref[Any]] = []
-"""What the bodies below have made: their runs and their results."""
+"""All runs, and what their bodies have made: results and errors."""
 
 
 def returns(*_: Any) -> Result:
     result = Result()
     refs.append(weakref.ref(result))
-    refs.append(weakref.ref(CURRENT.get()))  # type: ignore[arg-type]
     return result
 
 
 def raises(*_: Any) -> None:
-    refs.append(weakref.ref(CURRENT.get()))  # type: ignore[arg-type]
     raise Watched
 
 
@@ -259,12 +264,181 @@ with_each_option = pytest.mark.parametrize("options", OPTIONS)
 
 
 @pytest.fixture
-def without_collector() -> Iterator[None]:
+def without_collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Turn the garbage collector off, so that only unreferenced objects are freed."""
     refs.clear()
+    make = RunActor.__init__
+
+    def make_watched(run: RunActor, *args: Any) -> None:
+        make(run, *args)
+        refs.append(weakref.ref(run))
+
+    monkeypatch.setattr(RunActor, "__init__", make_watched)
     gc.disable()
     yield
     gc.enable()
+
+
+async def waits(*_: Any) -> None:
+    await anyio.Event().wait()  # without a timer, which the loop would keep
+
+
+class WatchedExit(SystemExit):
+    """An exit that can be watched."""
+
+    def __init__(self) -> None:
+        refs.append(weakref.ref(self))
+
+
+def exits(*_: Any) -> None:
+    raise WatchedExit
+
+
+async def exits_async(*_: Any) -> None:
+    exits()
+
+
+async def strays(*_: Any) -> None:
+    raise asyncio.CancelledError
+
+
+async def timed_out(engine: Engine) -> None:
+    fn = task(timeout_seconds=0.0001)(waits)
+    await engine.start(fn).join()
+    await fn(return_state=True)
+
+
+async def timed_out_and_retried(engine: Engine) -> None:
+    await engine.start(task(timeout_seconds=0.0001, retries=2)(waits)).join()
+
+
+async def timed_out_in_a_thread(engine: Engine) -> None:
+    released = threading.Event()
+
+    @task(timeout_seconds=0.0001, on_failure=[hook])
+    def blocks() -> None:
+        released.wait(SECONDS)
+
+    await engine.start(blocks).join()
+    released.set()
+
+
+async def cancelled_by_user(engine: Engine) -> None:
+    handle = engine.start(task(on_cancellation=[hook])(waits))
+    await anyio.wait_all_tasks_blocked()
+    handle.cancel()
+    await handle.join()
+
+
+async def cancelled_by_host(engine: Engine) -> None:
+    for call in (task(waits), flow(waits), lambda: engine.run(task(waits))):
+        with anyio.move_on_after(0.0001):
+            await call()
+
+
+async def cancelled_by_parent(engine: Engine) -> None:
+    @flow
+    async def parent() -> None:
+        task(waits).submit()
+        await anyio.wait_all_tasks_blocked()
+        raises()
+
+    await engine.start(parent).join()
+
+
+async def cancelled_by_sibling(engine: Engine) -> None:
+    @task
+    async def first_raises(x: int) -> None:
+        await (waits() if x else raises_async())
+
+    @flow
+    async def parent() -> None:
+        async for _ in first_raises.stream(range(5), limit=5):
+            pass
+
+    @flow
+    def sync_parent() -> None:
+        for _ in first_raises.stream(range(5), limit=5):
+            pass
+
+    await engine.start(parent).join()
+    await engine.start(sync_parent).join()
+
+
+async def crashed(engine: Engine) -> None:
+    for body in (exits, exits_async, strays):
+        fn = task(body)
+        await engine.start(fn).join()
+        with suppress(SystemExit, CrashedRun):
+            await engine.start(fn)
+        with suppress(SystemExit, CrashedRun):
+            await fn() if fn.is_async else fn()
+
+
+async def refused(engine: Engine) -> None:
+    @flow(flow_run_name=raises)
+    async def misnamed() -> None: ...
+
+    await engine.start(misnamed).join()
+    await misnamed(return_state=True)
+    await engine.start(number).join()
+
+
+async def failed_by_a_child(engine: Engine) -> None:
+    @flow
+    async def returns_state() -> Any:
+        return await task(raises_async)(return_state=True)
+
+    @flow
+    async def passes_on() -> None:
+        await task(raises_async)()
+
+    @flow
+    def sync_returns_state() -> Any:
+        return task(raises)(return_state=True)
+
+    for fn in (returns_state, passes_on, sync_returns_state):
+        await engine.start(fn).join()
+    await returns_state(return_state=True)
+    sync_returns_state(return_state=True)
+
+
+async def failed_by_its_hook(engine: Engine) -> None:
+    bad = Hook(bad_async_hook, on_error="fail_run")
+    await engine.start(task(on_running=[bad])(returns_async)).join()
+
+
+async def timed_out_hooks(engine: Engine) -> None:
+    released = threading.Event()
+
+    def hangs(definition: Any, run: Any, state: Any) -> None:
+        released.wait(SECONDS)
+
+    async def hangs_async(definition: Any, run: Any, state: Any) -> None:
+        await anyio.sleep_forever()
+
+    hooks = [Hook(fn, timeout=0.0001, retries=1) for fn in (hangs, hangs_async)]
+    fn = task(on_completion=hooks, on_failure=hooks)
+    await engine.start(fn(returns_async)).join()
+    await engine.start(fn(raises_async)).join()
+    await fn(raises_async)(return_state=True)
+    released.set()
+
+
+ENDINGS = [
+    timed_out,
+    timed_out_and_retried,
+    timed_out_in_a_thread,
+    cancelled_by_user,
+    cancelled_by_host,
+    cancelled_by_parent,
+    cancelled_by_sibling,
+    crashed,
+    refused,
+    failed_by_a_child,
+    failed_by_its_hook,
+    timed_out_hooks,
+]
 
 
 def all_is_freed() -> bool:
@@ -295,16 +469,13 @@ async def run_attached(engine: Engine, fn: Any) -> None:
 
 
 async def call(engine: Engine, fn: Any) -> None:
+    # Nothing is kept in a variable: the frame of a caller is a holder like others.
     with suppress(Watched):
-        value = fn()
-        if fn.is_async:
-            await value
+        await fn() if fn.is_async else fn()
 
 
 async def call_for_state(engine: Engine, fn: Any) -> None:
-    state = fn(return_state=True)
-    if fn.is_async:
-        await state
+    await fn(return_state=True) if fn.is_async else fn(return_state=True)
 
 
 async def in_a_flow(engine: Engine, fn: Any) -> None:
@@ -366,10 +537,6 @@ WAYS = [
 ]
 
 
-@pytest.mark.skipif(
-    sys.version_info >= (3, 12),
-    reason="from 3.12 on, frames of errors are kept until the collector runs",
-)
 @pytest.mark.usefixtures("without_collector")
 class TestFreed:
     """With the garbage collector off, what nobody holds is gone."""
@@ -422,12 +589,30 @@ class TestFreed:
             parent(return_state=True)
             until(all_is_freed)
 
+    @pytest.mark.parametrize("ending", ENDINGS)
+    async def test_however_it_ended(self, ending: Any) -> None:
+        """A run that ended in one of the less common ways is freed like others."""
+        async with Engine(history=10) as engine:
+            await ending(engine)
+            await until_all_is_freed()
+
+    async def test_a_state_keeps_no_run(self) -> None:
+        """Who keeps a failed state and its error does not keep the run."""
+        kept = []
+        async with Engine() as engine:
+            for fn in (task(raises_async), task(raises), flow(raises_async)):
+                kept.append(await engine.start(fn).join())
+            kept.append(await fn(return_state=True))
+            errors = {id(state.data) for state in kept}
+            refs[:] = [ref for ref in refs if id(ref()) not in errors]
+            await until_all_is_freed()
+        assert all(isinstance(state.data, Watched) for state in kept)
+
     async def test_a_cancelled_run(self) -> None:
         """A run that was cancelled with its children is freed like others."""
 
         @task(on_cancellation=[hook, async_hook])
         async def child() -> None:
-            refs.append(weakref.ref(CURRENT.get()))  # type: ignore[arg-type]
             await anyio.sleep_forever()
 
         @flow(on_cancellation=[hook, async_hook])
@@ -449,10 +634,10 @@ class TestFreed:
 
         @flow
         async def parent() -> None:
-            refs.append(weakref.ref(CURRENT.get()))  # type: ignore[arg-type]
             for handle in [task(returns_async).submit() for _ in range(2)]:
                 await handle.join()
             kept.append(task(nothing).submit())
+            refs.pop()
 
         async with Engine():
             await parent()

@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import inspect
-import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -1314,10 +1313,6 @@ class TestLoops:
 
 
 class TestResources:
-    @pytest.mark.skipif(
-        sys.version_info >= (3, 12),
-        reason="from 3.12 on, frames of errors are kept until the collector runs",
-    )
     @in_every_way
     @pytest.mark.parametrize("ending", ["commit", "roll back", "fail", "cached"])
     def test_ended_transactions_keep_no_runs(self, way: Way, ending: str) -> None:

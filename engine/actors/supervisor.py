@@ -199,6 +199,7 @@ class Supervisor:
             await serve()
         except Exception as error:
             self.note_death(name, error)
+        del serve  # see engine.tracebacks
 
     async def watch(self, name: str, serve: Callable[[], Any]) -> None:
         """Run an actor's loop; start it again when it dies, until it dies too often.

@@ -40,6 +40,8 @@ class InContext:
                 yielded = run(step, *value)
             except StopIteration as stop:
                 return stop.value
+            finally:
+                value = ()  # the traceback of an error in it refers to this frame
             if self._on_suspend is not None:
                 self._on_suspend()
                 self._on_suspend = None
@@ -54,6 +56,7 @@ class InContext:
                 step, value = (
                     (steps.__next__, ()) if sent is None else (steps.send, (sent,))
                 )
+                del sent  # trio sends errors this way
 
 
 def exc_details(
