@@ -21,7 +21,7 @@ import anyio
 
 from engine.checks import Checker
 from engine.dispatch.here import loop_waiter
-from engine.executors.thread import lend_place
+from engine.executors.thread import block
 from engine.handles import RunHandle, refuse_to_block
 from engine.states import State
 
@@ -156,8 +156,7 @@ class Arrivals(Generic[T]):
         refuse_to_block(first, "waiting for runs")
         event = threading.Event()
         if self.subscribe(event.set):
-            with lend_place():
-                event.wait(timeout)
+            block(event, timeout)
         return self.take()
 
 

@@ -11,7 +11,7 @@ from engine.checks import Checker
 from engine.context import CURRENT
 from engine.dispatch.here import loop_waiter, running_backend
 from engine.exceptions import BlockingCallError
-from engine.executors.thread import lend_place
+from engine.executors.thread import block
 from engine.runs import view
 from engine.states import COMPLETED, CRASHED, State, failure, is_states
 
@@ -126,8 +126,7 @@ class RunHandle(Generic[R_co]):
             event = threading.Event()
             if actor.subscribe_settled(event.set):
                 try:
-                    with lend_place():
-                        event.wait(timeout)
+                    block(event, timeout)
                 finally:
                     actor.unsubscribe_settled(event.set)
         return actor.state

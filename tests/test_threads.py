@@ -1,5 +1,6 @@
 """Threads for sync bodies and hooks: reused, limited, lent, and left behind."""
 
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -10,7 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from engine import Engine, as_completed, flow, task, wait
-from engine.executors.thread import Job, ThreadPool, lend_place
+from engine.executors.thread import Job, ThreadPool, block, lend_place
 
 SECONDS = 10
 """How long a test waits for a thread before it fails."""
@@ -207,6 +208,74 @@ class TestLending:
             with pytest.raises(OSError):  # noqa: PT011 - raised right above
                 finish(pool.start(fail))
         assert pool._away == 0
+
+
+class Waits(threading.Event):
+    """An event that notes how long it is waited for, and comes at the fifth time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.timeouts: list[float | None] = []
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.timeouts.append(timeout)
+        return len(self.timeouts) == 5
+
+
+class TestBlocking:
+    def test_signals_race_with_the_beginning_of_a_wait(self) -> None:
+        """A signal is handled soon, also if it comes just as the thread blocks."""
+        begun, handled, over = threading.Event(), threading.Event(), threading.Event()
+        main = threading.get_ident()
+
+        def send() -> None:
+            for _ in range(20):
+                begun.wait(SECONDS)
+                begun.clear()
+                signal.pthread_kill(main, signal.SIGUSR1)
+                if not handled.wait(SECONDS / 5):
+                    missed.append(signal.SIGUSR1)
+                over.set()
+
+        missed: list[int] = []
+        previous = signal.signal(signal.SIGUSR1, lambda *_: handled.set())
+        thread = threading.Thread(target=send)
+        thread.start()
+        try:
+            for _ in range(20):
+                begun.set()  # the other thread goes on when this one lets it: it blocks
+                block(over, SECONDS)
+                over.clear()
+                handled.clear()
+                if missed:
+                    break
+        finally:
+            thread.join()
+            signal.signal(signal.SIGUSR1, previous)
+        assert not missed
+
+    def test_the_main_thread_looks_up_ever_more_seldom(self) -> None:
+        """However long it waits, it does so a few times; other threads only once."""
+        event = Waits()
+        assert block(event)
+        assert sorted(event.timeouts, key=float) == event.timeouts
+        assert event.timeouts[4] == pytest.approx(16 * event.timeouts[0], rel=0.1)
+
+    def test_a_timeout_is_kept(self) -> None:
+        """A wait takes no longer than it may, also one that is over already."""
+        for timeout in (-1.0, 0.0, 0.01, 0.06):
+            began = time.monotonic()
+            assert not block(threading.Event(), timeout)
+            assert timeout <= time.monotonic() - began
+        event = Waits()
+        assert not block(event, 0.3)
+        assert event.timeouts[-1] == pytest.approx(0.3, abs=0.05)
+
+    def test_other_threads_wait_at_one_go(self, pool: ThreadPool) -> None:
+        """They handle no signals."""
+        event = Waits()
+        finish(pool.start(block, event))
+        assert event.timeouts == [None]
 
 
 class TestAbandoning:

@@ -17,7 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from engine.exceptions import HookTimeout
-from engine.executors.thread import lend_place
+from engine.executors.thread import block
 
 if TYPE_CHECKING:
     from engine.actors.lane import Lane
@@ -35,6 +35,8 @@ class CallerDispatcher:
         in_place: Whether sync hooks are called in the driving thread itself, which is
             the user's. Else they get a thread of their own, where a hang can be left
             behind.
+        holds_loop: Whether an event loop runs in the driving thread, and is held as
+            long as a run is driven.
     """
 
     can_interrupt = False
@@ -46,11 +48,13 @@ class CallerDispatcher:
         hook_threads: ThreadPool,
         *,
         in_place: bool,
+        holds_loop: bool = False,
     ) -> None:
         self._loop_of = loop_of
         self._threads = threads
         self._hook_threads = hook_threads
         self.in_place = in_place
+        self.holds_loop = holds_loop
 
     def is_current(self) -> bool:
         """Any thread will do."""
@@ -104,8 +108,7 @@ class CallerDispatcher:
         if not subscribe(event.set):
             return
         try:
-            with lend_place():
-                event.wait()
+            block(event)
         except BaseException:
             if unsubscribe is not None:
                 unsubscribe(event.set)
@@ -119,8 +122,7 @@ class CallerDispatcher:
             return None
         while not event.is_set():
             try:
-                with lend_place():
-                    event.wait()
+                block(event)
             except KeyboardInterrupt as error:
                 if interrupt is not None:
                     raise  # asked for twice: somebody means it
@@ -134,16 +136,17 @@ class CallerDispatcher:
             if hooks.claim(lane):
                 serve = partial(hooks.serve, lane, self)
                 await lane.run.engine.supervisor.watch_once("hook actor", serve)
+                del serve
             else:
                 await self.wait(partial(hooks.attend, lane))
+        del lane  # see engine.tracebacks
 
     async def wait_within(self, subscribe: Subscribe, seconds: float) -> bool:
         """Wait like `wait`, for a time; whether it happened."""
         event = threading.Event()
         if not subscribe(event.set):
             return True
-        with lend_place():
-            return event.wait(seconds)
+        return block(event, seconds)
 
     async def sleep(self, run: RunActor, seconds: float) -> None:
         """Block for a time, or until *run* is over."""
@@ -153,8 +156,7 @@ class CallerDispatcher:
         event = threading.Event()
         if run.subscribe_settled(event.set):
             try:
-                with lend_place():
-                    event.wait(max(0.0, wakes_at - time.monotonic()))
+                block(event, wakes_at - time.monotonic())
             finally:
                 run.unsubscribe_settled(event.set)
 
@@ -200,8 +202,7 @@ class CallerDispatcher:
         job = self._hook_threads.start(fn, *args)
         event = threading.Event()
         if job.subscribe(event.set):
-            with lend_place():
-                event.wait(timeout)
+            block(event, timeout)
         if not job.is_done and job.abandon():
             raise HookTimeout(hook.name, timeout)
         return job.result()
@@ -222,8 +223,7 @@ class CallerDispatcher:
                 event.set()
 
         loop.spawn_service(report)
-        with lend_place():
-            event.wait()
+        block(event)
         if errors:
             raise errors[0]
         return results[0]

@@ -12,13 +12,17 @@ as ``ManagedBlocker`` of Java's fork-join pool.)
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, Final
 
 Wake = Callable[[], None]
+
+FIRST_LOOK: Final = 0.05
+"""Seconds until a main thread that blocks looks up for the first time."""
 
 _current = threading.local()
 
@@ -35,6 +39,27 @@ def lend_place() -> Generator[None]:
         yield
     finally:
         pool.come_back()
+
+
+def block(event: threading.Event, timeout: float | None = None) -> bool:
+    """Block until *event* is set, for at most *timeout* seconds; whether it is set.
+
+    Python calls signal handlers between two steps of the main thread. A signal that
+    arrives after the last step before the thread blocks does not wake it up, and Ctrl-C
+    would have no effect until the event is set. It is no rare coincidence: another
+    thread that sends one often gets its turn just then. So the main thread looks up,
+    soon at first and then after twice the time: a signal is late by no longer than the
+    wait has lasted, and a long wait costs next to nothing.
+    """
+    with lend_place():
+        if threading.current_thread() is not threading.main_thread():
+            return event.wait(timeout)
+        began, look = time.monotonic(), FIRST_LOOK
+        while timeout is None or look < timeout:
+            if event.wait(look - (time.monotonic() - began)):
+                return True
+            look *= 2
+        return event.wait(timeout - (time.monotonic() - began))
 
 
 class Job:
