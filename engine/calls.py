@@ -67,18 +67,15 @@ def call(definition: Definition[..., Any], args: Args, kwargs: Kwargs) -> Any:
         state = drive_in_place(
             engine, definition, args, kwargs, parent=parent, wait_for=wait_for
         )
-        del parent
     else:
         with Engine.for_one_call() as engine:
             state = drive_in_place(
                 engine, definition, args, kwargs, parent=None, wait_for=wait_for
             )
-    if return_state:
-        return state
     try:
-        return outcome(state)
+        return state if return_state else outcome(state)
     finally:
-        del state  # see State.result
+        del parent, state  # see engine.tracebacks
 
 
 async def call_async(
@@ -94,18 +91,15 @@ async def call_async(
         state = await perform_in_place(
             engine, definition, args, kwargs, parent=parent, wait_for=wait_for
         )
-        del parent
     else:
         async with Engine.for_one_call() as engine:
             state = await perform_in_place(
                 engine, definition, args, kwargs, parent=None, wait_for=wait_for
             )
-    if return_state:
-        return state
     try:
-        return outcome(state)
+        return state if return_state else outcome(state)
     finally:
-        del state
+        del parent, state  # see engine.tracebacks
 
 
 def submit_here(

@@ -44,19 +44,18 @@ Binding = tuple[Token[Any], ...]
 
 def bind(run: RunActor) -> Binding:
     """Make *run* the current one; return what `unbind` takes."""
-    name = run.definition.name
+    definition = run.definition
+    binding: Binding
+    if definition.kind == "task":
+        binding = CURRENT.set(run), RUN_ID.set(run.id), TASK.set(definition.name)
+    else:
+        # A flow inside of a task is not that task.
+        names = FLOW.set(definition.name), TASK.set(...)
+        binding = CURRENT.set(run), RUN_ID.set(run.id), *names
     if IN_HOOK.get():
         # What a hook starts has children like any other run.
-        return IN_HOOK.set(False), *bind_names(run, name)
-    return bind_names(run, name)
-
-
-def bind_names(run: RunActor, name: str) -> Binding:
-    """Bind what tells *run* apart."""
-    if run.definition.kind == "task":
-        return CURRENT.set(run), RUN_ID.set(run.id), TASK.set(name)
-    # A flow inside of a task is not that task.
-    return CURRENT.set(run), RUN_ID.set(run.id), FLOW.set(name), TASK.set(...)
+        binding = (*binding, IN_HOOK.set(False))
+    return binding
 
 
 def unbind(binding: Binding) -> None:

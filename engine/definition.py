@@ -174,11 +174,6 @@ class Definition(Generic[P, R_co]):
         bound._log_prints()
         return bound
 
-    @property
-    def needs_preparation(self) -> bool:
-        """Whether a run has something to do before it can start."""
-        return self.options.validate or self.options.run_name is not None
-
     def run_name(self, run: Any) -> str | None:
         """Return the name that the options give to *run*; None is the default.
 

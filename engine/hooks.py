@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Final, Literal, get_args
-
-import attrs
+from collections.abc import Callable, Iterable
+from typing import Any, Final, Literal, NamedTuple, get_args
 
 from engine.checks import Checker
 from engine.exceptions import HookDefinitionError
@@ -26,10 +24,8 @@ from engine.states import (
     RUNNING,
     SCHEDULED,
     State,
+    StateType,
 )
-
-if TYPE_CHECKING:
-    from engine.states import StateType
 
 HookKind = Literal[
     "on_running",
@@ -60,21 +56,30 @@ ON_ENTERING: Final[dict[StateType, HookKind]] = {
 }
 
 
-def kinds_due(previous: State[Any] | None, state: State[Any]) -> tuple[HookKind, ...]:
+ENTERED_FOR: Final[dict[HookKind, tuple[StateType, ...]]] = {
+    "on_running": (RUNNING,),
+    "on_completion": (COMPLETED,),
+    "on_failure": (FAILED,),
+    "on_crashed": (CRASHED,),
+    "on_cancellation": (CANCELLING, CANCELLED),
+    "on_retry": (SCHEDULED, RUNNING),
+}
+"""On entering states of which types a kind of hook may be due."""
+
+
+def kinds_due(previous: StateType | None, entered: StateType) -> tuple[HookKind, ...]:
     """Return the kinds of hook that a transition owes, in the order they run."""
-    if state.type is RUNNING and previous is not None and previous.type is RUNNING:
+    if entered is RUNNING and previous is RUNNING:
         return ("on_retry", "on_running")
-    if state.type is CANCELLED:
+    if entered is CANCELLED:
         # A run that was asked to stop owed its hook on entering CANCELLING; one that
         # returned a cancelled state never was.
-        asked = previous is not None and previous.type is CANCELLING
-        return () if asked else ("on_cancellation",)
-    kind = ON_ENTERING.get(state.type)
+        return () if previous is CANCELLING else ("on_cancellation",)
+    kind = ON_ENTERING.get(entered)
     return () if kind is None else (kind,)
 
 
-@attrs.frozen(kw_only=True)
-class HookOutcome:
+class HookOutcome(NamedTuple):
     """What became of one hook that a transition, or a transaction's end, owed.
 
     Attributes:
@@ -152,11 +157,15 @@ class Hook:
 class Hooks:
     """The hooks of one flow or task, by kind, in the order of registration."""
 
-    __slots__ = ("by_kind", "owner")
+    __slots__ = ("_due", "by_kind", "owner", "types")
 
     def __init__(self, owner: Literal["flow", "task"]) -> None:
         self.owner: Literal["flow", "task"] = owner
         self.by_kind: dict[str, tuple[Hook, ...]] = {}
+        # Types of the states that may owe any of them: most transitions owe none.
+        self.types: frozenset[StateType] = frozenset()
+        # What has been found out by `due`.
+        self._due: dict[Any, tuple[tuple[HookKind, Hook], ...]] = {}
 
     def __bool__(self) -> bool:
         return bool(self.by_kind)
@@ -174,6 +183,7 @@ class Hooks:
         self._check(kind, hook)
         # A new tuple, because a run may be walking the old one in another thread.
         self.by_kind[kind] = (*self.by_kind.get(kind, ()), hook)
+        self._index()
 
     def replace(
         self, kind: HookKind | TransactionHookKind, hooks: Iterable[Any]
@@ -188,22 +198,39 @@ class Hooks:
             )
         given = list(hooks)
         self.by_kind.pop(kind, None)
+        self._index()
         for hook in given:
             self.add(kind, hook)
+
+    def _index(self) -> None:
+        self._due = {}
+        self.types = frozenset(
+            entered
+            for kind, types in ENTERED_FOR.items()
+            if kind in self.by_kind
+            for entered in types
+        )
 
     def copy(self) -> Hooks:
         """Return hooks that can be changed without changing these."""
         copy = Hooks(self.owner)
         copy.by_kind = dict(self.by_kind)
+        copy.types = self.types
         return copy
 
     def due(
         self, previous: State[Any] | None, state: State[Any]
-    ) -> Iterator[tuple[HookKind, Hook]]:
-        """Yield what a transition owes, in the order it has to run."""
-        for kind in kinds_due(previous, state):
-            for hook in self.by_kind.get(kind, ()):
-                yield kind, hook
+    ) -> tuple[tuple[HookKind, Hook], ...]:
+        """Return what a transition owes, in the order it has to run."""
+        step = None if previous is None else previous.type, state.type
+        due = self._due.get(step)
+        if due is None:
+            due = self._due[step] = tuple(
+                (kind, hook)
+                for kind in kinds_due(*step)
+                for hook in self.by_kind.get(kind, ())
+            )
+        return due
 
     def _callable(self, kind: str, fn: Any) -> Callable[..., Any]:
         if callable(fn):

@@ -45,9 +45,17 @@ from engine.executors.thread import ThreadPool
 from engine.handles import RunHandle, outcome
 from engine.hooks import Hook, name_of, transition_hook
 from engine.ids import new_prefix
-from engine.placement import current_run, perform_in_place, submit
+from engine.placement import RUNS, current_run, perform_in_place, submit
 from engine.registry import delist, enlist
-from engine.runs import FlowRun, RunRecord, TaskRun, Transition, view
+from engine.runs import (
+    FlowRun,
+    Remembered,
+    RunRecord,
+    TaskRun,
+    Transition,
+    remembered,
+    view,
+)
 from engine.shutdown import Shutdown, ShutdownReport, all_runs
 from engine.statistics import EngineStatistics
 from engine.subscription import Subscription
@@ -66,7 +74,7 @@ R = TypeVar("R")
 
 BODY_THREADS: Final = 40
 TROUBLED: Final = "cannot write its journal"
-"""What an engine's condition is called then."""
+"""An engine's condition while it takes no new runs for that."""
 
 
 class Engine:
@@ -145,22 +153,23 @@ class Engine:
         self.threads = ThreadPool("engine-body", BODY_THREADS)
         self.hook_threads = ThreadPool("engine-hook", hook_concurrency + BODY_THREADS)
         self.loops = Loops(self.hook_threads)
-        self.caller, self.worker = (
+        self.caller, self.holder, self.worker = (
             CallerDispatcher(
                 lambda run: self.loops.at(run.site),
                 self.threads,
                 self.hook_threads,
                 in_place=in_place,
+                holds_loop=holds_loop,
             )
-            for in_place in (True, False)
+            for in_place, holds_loop in ((True, False), (True, True), (False, False))
         )
         self.limiter = None if max_concurrency is None else Limiter(max_concurrency)
         self.shutdown_report: ShutdownReport | None = None
         self._grace = shutdown_grace
-        self._history: deque[RunRecord] = deque(maxlen=history)
+        self._history: deque[Remembered] = deque(maxlen=history)
         self._ended = 0
         self._drained: list[Wake] = []
-        self._condition = "has not been entered"
+        self.condition = "has not been entered"
         self.is_forked = False
         self._is_shared = True
         self._failure: EngineFailedError | None = None
@@ -212,7 +221,7 @@ class Engine:
         home = self.loops.home
         assert home is not None
         shutdown = Shutdown(self, home, self._grace)
-        self._condition = "is shutting down"
+        self.condition = "is shutting down"
         report = await shutdown.run(at_once=error is not None)
         if self.loops.has_background:
             job = self.hook_threads.start(self.loops.stop)
@@ -254,7 +263,7 @@ class Engine:
         traceback: TracebackType | None,
     ) -> None:
         shutdown = Shutdown(self, self.caller, self._grace)
-        self._condition = "is shutting down"
+        self.condition = "is shutting down"
         report = drive(shutdown.run(at_once=error is not None))
         self.loops.stop()
         if self.recording is not None:
@@ -382,7 +391,7 @@ class Engine:
             ]
             ended = [
                 record
-                for record in self._history
+                for record in map(RunRecord, self._history)
                 if name in (None, record.definition_name)
                 and state_type in (None, record.state_type)
             ]
@@ -424,18 +433,18 @@ class Engine:
             EngineNotRunningError: It is not entered, or is shutting down and the run is
                 no child of a live one.
         """
-        if self._condition != "runs":
-            if self._condition == "was forked":
+        if self.condition != RUNS:
+            if self.condition == "was forked":
                 raise EngineForkedError
-            if self._condition == TROUBLED and self.recording is not None:
+            if self.condition == TROUBLED and self.recording is not None:
                 raise self.recording.problem() or EngineNotRunningError(TROUBLED)
-            if parent is None or self._condition == "is closed":
-                raise EngineNotRunningError(self._condition)
+            if parent is None or self.condition == "is closed":
+                raise EngineNotRunningError(self.condition)
 
     def run_ended(self, run: RunActor) -> None:
         """Take note of a run that entered its terminal state; with the lock held."""
         self._ended += 1
-        self._history.append(RunRecord(run))
+        self._history.append(remembered(run))
         if self.limiter is not None:
             self.limiter.release(run)
         if not self.live and self._drained:
@@ -454,7 +463,7 @@ class Engine:
     @property
     def is_closed(self) -> bool:
         """Whether its block has ended."""
-        return self._condition == "is closed"
+        return self.condition == "is closed"
 
     def is_usable_here(self, on_loop: bool) -> bool:
         """Whether an unrelated call in this thread, perhaps on a loop, can use it."""
@@ -482,17 +491,15 @@ class Engine:
             self.loops.home.call_soon(self._scope.cancel)
 
     def _open(self) -> None:
-        if self._condition != "has not been entered":
-            raise EngineNotRunningError(
-                f"{self._condition} and cannot be entered again"
-            )
-        self._condition = "runs"
+        if self.condition != "has not been entered":
+            raise EngineNotRunningError(f"{self.condition} and cannot be entered again")
+        self.condition = RUNS
         if self._is_shared:
             self._scope_token = SCOPE.set(self)
             enlist(self)
 
     def _close(self, report: ShutdownReport | None = None) -> None:
-        self._condition = "is closed"
+        self.condition = "is closed"
         self.shutdown_report = report
         self.broadcast.close()
         self.threads.close()
@@ -507,14 +514,14 @@ class Engine:
     def was_forked(self) -> None:
         """Refuse everything from now on: this is a forked child."""
         self.is_forked = True
-        self._condition = "was forked"
+        self.condition = "was forked"
         if self.recording is not None:
             self.recording.was_forked()
 
     def hold_intake(self, troubled: bool) -> None:
         """Refuse new runs while the journal cannot be written; with the lock held."""
-        if self._condition in ("runs", TROUBLED):
-            self._condition = TROUBLED if troubled else "runs"
+        if self.condition in (RUNS, TROUBLED):
+            self.condition = TROUBLED if troubled else RUNS
 
     def _handle_signals(self) -> None:
         if self._signals:

@@ -38,6 +38,9 @@ Kwargs = dict[str, Any]
 Here = tuple["Dispatcher", int]
 """A loop and its site."""
 
+RUNS: Final = "runs"
+"""The condition of an engine that takes runs from anybody."""
+
 LOOP_HELD_SECONDS: Final = 0.1
 """From how long on a sync call that held an event loop is worth a warning."""
 
@@ -70,7 +73,8 @@ def create(
         CancelledRun: *parent* was stopped.
         DeadlockError: It would wait for one of its own parents.
     """
-    engine.check_takes_runs(parent)
+    if engine.condition != RUNS:
+        engine.check_takes_runs(parent)
     lineage = None
     if parent is not None:
         lineage = parent.lineage_below or parent.begin_lineage()
@@ -78,25 +82,28 @@ def create(
             parent = None
         elif parent.state.type is not RUNNING:
             parent.check_may_start_children()
+    options = definition.options
     tags = TAGS.get()
-    if definition.options.tags:
-        tags |= definition.options.tags
+    if options.tags:
+        tags |= options.tags
     run = RunActor(engine, definition, args, kwargs, parent, lineage, site, tags)
     if on is not None:
         run.dispatcher = on
         if not on.can_interrupt:
             run.driver = get_ident()
-    if definition.needs_preparation:
+    if options.validate or options.run_name is not None:
         run.is_prepared = False
     if wait_for is not None or may_hold_runs(args, kwargs):
         find_upstreams(run, wait_for)
     run.announce()
     if on is not None and engine.limiter is not None:
         engine.limiter.hold(run)
-    try:
-        definition.binder.check(args, kwargs)
-    except TypeError as error:
-        run.send(m.Rejected(error.with_traceback(None)))
+    binder = definition.binder
+    if kwargs or not binder.least <= len(args) <= binder.most:
+        try:
+            binder.check(args, kwargs)
+        except TypeError as error:
+            run.send(m.Rejected(error.with_traceback(None)))
     return run
 
 
@@ -189,6 +196,7 @@ def work(engine: Engine, run: RunActor, context: Any) -> None:
     if run.lane is not None:
         drive(on.wait_for_lane(run.lane))
     run.driver = None
+    del run, context  # see engine.tracebacks
 
 
 async def perform_in_place(
@@ -215,12 +223,12 @@ async def perform_in_place(
     carry = await perform(run, on, in_place=True)
     if not run.settled and not isinstance(carry, GeneratorExit):
         carry = await on.wait_shielded(run.subscribe_settled) or carry
-    if carry is None:
-        return run.state
     try:
-        raise carry
+        if carry is not None:
+            raise carry
+        return run.state
     finally:
-        del carry, run  # see State.result
+        del carry, run, parent  # see engine.tracebacks
 
 
 async def perform_on_foreign_loop(
@@ -255,7 +263,8 @@ def drive_in_place(
     wait_for: Iterable[Any] | None,
 ) -> Any:
     """Run a sync body in the calling thread; return the terminal state."""
-    on, backend = engine.caller, running_backend()
+    backend = running_backend()
+    on = engine.caller if backend is None else engine.holder
     began = time.monotonic()
     site = engine.loops.site_beside_here() if backend else engine.loops.base_site
     if parent is not None and parent.site > site:
@@ -278,12 +287,12 @@ def drive_in_place(
             seconds=round(held, 3),
             hint=f"await {definition.name}.submit(...) runs it in a worker thread",
         )
-    if carry is None:
-        return run.state
     try:
-        raise carry
+        if carry is not None:
+            raise carry
+        return run.state
     finally:
-        del carry, run
+        del carry, run, parent  # see engine.tracebacks
 
 
 def loop_here(engine: Engine, parent: RunActor | None) -> Here | None:

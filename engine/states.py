@@ -19,7 +19,7 @@ import enum
 import time
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
-from typing import Any, Final, Generic, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar, overload
 
 from engine.actors import messages as m
 from engine.exceptions import (
@@ -240,6 +240,23 @@ class State(Generic[R_co]):
             f"{self.name}(message={self.message!r}, type={self.type.value},"
             f" result={safe_repr(self.data)})"
         )
+
+
+class Entered(State[R_co]):
+    """A state that a run's actor makes, and fills in itself.
+
+    A run makes three, and a Python ``__init__`` costs more than all the rest of it.
+    """
+
+    __slots__ = ()
+
+    if TYPE_CHECKING:
+
+        def __init__(self) -> None:
+            """Make one that has yet to be filled in."""
+
+    else:
+        __init__ = object.__init__
 
 
 def Scheduled(

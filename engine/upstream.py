@@ -71,12 +71,9 @@ DEPTH: Final = 100
 def may_hold_runs(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     """Whether any argument is of a type that has to be looked into."""
     for value in args:
-        if value.__class__ not in ATOMS:
+        if value.__class__ not in ATOMS:  # any() would cost twice as much
             return True
-    for value in kwargs.values():  # noqa: SIM110 - a generator costs more than this
-        if value.__class__ not in ATOMS:
-            return True
-    return False
+    return bool(kwargs) and may_hold_runs(tuple(kwargs.values()), {})
 
 
 class Walker:

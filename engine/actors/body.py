@@ -17,7 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from engine.actors import messages as m
-from engine.actors.run import failed_state, timed_out_state
+from engine.actors.run import failed_text, timed_out_text
 from engine.actors.supervisor import Exit, ExitKind, classify
 from engine.actors.task_transaction import attempt_in_transaction
 from engine.context import bind, unbind
@@ -26,6 +26,7 @@ from engine.logging import log
 from engine.runs import view
 from engine.states import (
     FAILED,
+    PENDING,
     RUNNING,
     State,
     aggregate,
@@ -56,53 +57,58 @@ async def perform(run: RunActor, on: Dispatcher, in_place: bool = False) -> Carr
         on: Where it is driven.
         in_place: Whether the context is the caller's, who goes on in it.
     """
-    if not run.state.is_pending():
+    if run.state.type is not PENDING:
         return None  # cancelled before it began
     binding = bind(run)
     run.dispatcher = on
     has_hooks = run.definition.hooks.by_kind or run.engine.broadcast.owes_always
     if has_hooks:
         run.context = copy_context()
+    failed: m.Message | None = None
+    error: BaseException | None = None
+    carry: Carry = None
     try:
-        verdict, carry = await guard(run, on)
-    except BaseException as error:
-        # An error of our own, not of the body: it must not leave the run alive.
-        verdict, carry = m.Lost("engine", safe_text(error), error), error
+        while True:
+            verdict: m.Message = m.STOPPED
+            error = None
+            on.enter(run)
+            try:
+                verdict = await attempt(run, on, failed)
+            except BaseException as caught:
+                error = caught
+            error = on.leave(run, error)
+            if error is not None or run.asked is not NOTHING:
+                verdict, carry = await examine(run, on, error)
+            if verdict.__class__ is m.Returned or carry is not None:
+                break
+            if verdict is failed or not is_retriable(run, verdict):
+                break
+            failed = verdict
+    except BaseException as ours:
+        # Not the body's: it must not leave the run alive.
+        verdict, carry = m.Lost("engine", safe_text(ours), ours), ours
     if has_hooks and not run.settled:
         run.context = copy_context()  # so that hooks see what the body has set
     if in_place:
         unbind(binding)
-    run.conclude(verdict)
-    return carry
+    run.send(verdict)
+    try:
+        return carry
+    finally:
+        del run, binding, failed, verdict, error, carry  # see engine.tracebacks
 
 
-async def guard(run: RunActor, on: Dispatcher) -> tuple[m.Message, Carry]:
-    """Make attempts until there is a verdict to end with."""
-    failed: m.Message | None = None
-    while True:
-        verdict: m.Message = m.STOPPED
-        error: BaseException | None = None
-        carry: Carry = None
-        on.enter(run)
-        try:
-            if failed is None:
-                verdict = await attempt(run, on)
-            else:
-                verdict = await retry(run, on, failed)
-        except BaseException as caught:
-            error = caught
-        error = on.leave(run, error)
-        if error is not None or run.asked is not NOTHING:
-            verdict, carry = await examine(run, on, error)
-        if verdict.__class__ is m.Returned or carry is not None or verdict is failed:
-            return verdict, carry
-        if not is_retriable(run, verdict):
-            return verdict, carry
-        failed = verdict
+async def attempt(run: RunActor, on: Dispatcher, failed: m.Message | None) -> m.Message:
+    """Try the body once; return the verdict of a body that returned.
 
-
-async def attempt(run: RunActor, on: Dispatcher) -> m.Message:
-    """Try the body once; return the verdict of a body that returned."""
+    Args:
+        run: The run.
+        on: Where it is driven.
+        failed: How the attempt before ended; None at the first. It is the verdict again
+            where the user wants no other.
+    """
+    if failed is not None and not await back_off(run, on, failed):
+        return failed
     definition = run.definition
     if run.is_prepared is False:
         await prepare(run, on)
@@ -112,6 +118,7 @@ async def attempt(run: RunActor, on: Dispatcher) -> m.Message:
         run.send(m.STARTED)
     timeout = definition.options.timeout
     stop_timer = None if timeout is None else start_timer(run, on, timeout)
+    value: Any = None
     try:
         if run.lane is not None:
             await wait_for_hooks(run, on)
@@ -128,6 +135,7 @@ async def attempt(run: RunActor, on: Dispatcher) -> m.Message:
     finally:
         if stop_timer is not None:
             stop_timer()
+        del run, value  # see engine.tracebacks
 
 
 async def execute(run: RunActor, on: Dispatcher) -> m.Message:
@@ -179,13 +187,13 @@ def is_retriable(run: RunActor, verdict: m.Message) -> bool:
     return isinstance(verdict, m.Raised | m.TimedOut)
 
 
-async def retry(run: RunActor, on: Dispatcher, failed: m.Message) -> m.Message:
-    """Wait for the next attempt and make it, or return *failed* if there is none."""
+async def back_off(run: RunActor, on: Dispatcher, failed: m.Message) -> bool:
+    """Wait for the time of the next attempt; False if there is to be none."""
     options = run.definition.options
     run.asked = NOTHING
     state = state_of(run, failed)
     if not await wants_retry(run, on, state):
-        return failed
+        return False
     run.stop_children()
     await on.wait(run.subscribe_childless)
     delay = options.retry_delay(run.attempt)
@@ -195,7 +203,7 @@ async def retry(run: RunActor, on: Dispatcher, failed: m.Message) -> m.Message:
         await on.sleep(run, delay)
     else:
         run.send(m.Retried(error))
-    return await attempt(run, on)
+    return True
 
 
 async def wants_retry(run: RunActor, on: Dispatcher, state: State[Any]) -> bool:
@@ -217,10 +225,16 @@ def state_of(run: RunActor, failed: m.Message) -> State[Any]:
     """Return the state that a failure would end in, were there no retry."""
     if isinstance(failed, m.Concluded):
         return failed.state
+    definition = run.definition
+    error: BaseException
     if isinstance(failed, m.TimedOut):
-        return timed_out_state(run, failed.timeout)
-    assert isinstance(failed, m.Raised)
-    return failed_state(run, failed.error)
+        name, text = "TimedOut", timed_out_text(definition, failed.timeout)
+        error = TimeoutError(text)
+    else:
+        assert isinstance(failed, m.Raised)
+        error = failed.error
+        name, text = "Failed", failed_text(definition, error)
+    return State(FAILED, name, text, error, None, run.attempt, run.id)
 
 
 async def prepare(run: RunActor, on: Dispatcher) -> None:
@@ -246,6 +260,7 @@ async def prepare(run: RunActor, on: Dispatcher) -> None:
     except Exception as error:
         trim_traceback(error)
         run.send(m.Rejected(error))
+    del run  # see engine.tracebacks
 
 
 async def wait_for_room(run: RunActor, on: Dispatcher) -> None:
@@ -266,6 +281,7 @@ async def wait_for_hooks(run: RunActor, on: Dispatcher) -> None:
     if lane.veto is not None:
         veto, lane.veto = lane.veto, None
         raise veto
+    del run, lane  # see engine.tracebacks
 
 
 async def judge(run: RunActor, on: Dispatcher, value: Any) -> m.Message:

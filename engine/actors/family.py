@@ -138,30 +138,10 @@ class Kin(Mailbox):
 
     def stop_children(self) -> None:
         """Ask every live child to stop."""
-        for child in tuple(self.children or ()):
-            child.send(m.CancelRequested("parent"))
-
-    def conclude(self, verdict: m.Message) -> None:
-        """End with *verdict* as soon as no child is left."""
-        with self._lock:
-            if self.children:
-                self.verdict = verdict
-                self.stop_children()
-            else:
-                self.send(verdict)
-
-    def join_family(self) -> None:
-        """Become a child of the parent; with the lock held."""
-        parent = self.parent
-        if parent is None:
-            self.siblings = self.engine.live
-        elif parent.children is None:
-            self.siblings = parent.children = {}
-        else:
-            self.siblings = parent.children
-        self.siblings[self] = None
-        if parent is not None and self.engine.limiter is not None:
-            self.engine.limiter.release(parent)
+        if self.children:
+            request = m.CancelRequested("parent")
+            for child in tuple(self.children):
+                child.send(request)
 
     def adopt(self, helper: Any) -> None:
         """Count something that is no run, but works for this one, as a child."""

@@ -79,7 +79,7 @@ class HookActor:
         self._supervisor = supervisor
         self._timeout = timeout
         self._concurrency = concurrency
-        self._on_transition = tuple(on_transition)
+        self._on_transition = tuple(("on_transition", hook) for hook in on_transition)
         # Finds a server for a lane that has none, with the lock held; False leaves the
         # lane to the run's own thread.
         self._summon = summon
@@ -109,17 +109,16 @@ class HookActor:
     def take(self, transition: Transition) -> None:
         """File the hooks that a transition owes; called with the lock held."""
         run = transition.actor
-        lane = run.lane
-        position = 0
-        for hook in self._on_transition:
-            lane = self._owe(run, Owed(transition, "on_transition", hook, position))
-            position += 1
-        hooks = run.definition.hooks
-        for kind, hook in hooks.due(transition.previous, transition.state):
-            lane = self._owe(run, Owed(transition, kind, hook, position))
-            position += 1
-        if lane is None or not position:
+        due: tuple[tuple[str, Hook], ...]
+        due = run.definition.hooks.due(transition.previous, transition.state)
+        if self._on_transition:
+            due = self._on_transition + due
+        if not due:
             return
+        lane = self._owe(
+            run,
+            *[Owed(transition, kind, hook, i) for i, (kind, hook) in enumerate(due)],
+        )
         if self._closed:
             self._give_up(lane)
         elif not lane.is_served and self.recorder is None:
@@ -133,10 +132,10 @@ class HookActor:
         self._open.add(lane)
         return lane
 
-    def _owe(self, run: RunActor, owed: Owed) -> Lane:
+    def _owe(self, run: RunActor, *owed: Owed) -> Lane:
         lane = self.track(run)
-        lane.owed = (*lane.owed, owed)
-        self.due += 1
+        lane.owed += owed
+        self.due += len(owed)
         return lane
 
     def owe(self, run: RunActor, step: Any, kind: str, hook: Hook) -> Lane:
@@ -172,7 +171,8 @@ class HookActor:
 
     def _is_servable(self, lane: Lane) -> bool:
         """Whether the next hook may be called; with the lock held."""
-        return bool(lane.owed) and max(lane.ticket, lane.gate) <= self.committed
+        committed = self.committed
+        return bool(lane.owed) and lane.ticket <= committed and lane.gate <= committed
 
     # What the journal tells.
 
@@ -257,10 +257,8 @@ class HookActor:
         with self._lock:
             if self._closed:
                 return False
-            lane = self.track(run)
+            lane = self._owe(run, *owed)
             lane.is_recovered = True
-            lane.owed = (*lane.owed, *owed)
-            self.due += len(owed)
             lane.is_served = self._summon(run)
             return True
 
@@ -286,6 +284,7 @@ class HookActor:
                 lane = ready.popleft()
             try:
                 await self.serve(lane, on)
+                del lane  # see engine.tracebacks
             except Exception:
                 raise  # the supervisor starts this server again
             except BaseException:
@@ -300,6 +299,7 @@ class HookActor:
                 with self._lock:
                     if not self._is_servable(lane):
                         self._leave(lane)
+                        del lane  # see engine.tracebacks
                         return
                     lane.current, lane.owed = lane.owed[0], lane.owed[1:]
                 if lane.is_recovered and self.recorder is not None:
@@ -343,6 +343,7 @@ class HookActor:
                 status, error = "failed", unwrap_stop_iteration(caught)
                 trim_traceback(error)
         self._end(lane, status, began, attempts, error)
+        del lane, owed, transition, args, error  # see engine.tracebacks
 
     def _end(
         self,
@@ -358,17 +359,16 @@ class HookActor:
                 return
             owed, lane.current = lane.current, None
             transition, kind, hook, position = owed
-            outcome = HookOutcome(
-                hook=hook.name,
-                kind=kind,
-                run_id=lane.run.id,
-                sequence=transition.sequence,
-                state=transition.state.name,
-                status=status,
-                seconds=time.monotonic() - began,
-                attempts=attempts,
-                error=error,
+            run_id, sequence, entered = (
+                lane.run.id,
+                transition.sequence,
+                transition.state,
             )
+            seconds = time.monotonic() - began
+            outcome = HookOutcome(
+                hook.name, kind, run_id, sequence, entered.name,
+                status, seconds, attempts, error,
+            )  # fmt: skip
             self.counts[status] += 1
             lane.outcomes = (*lane.outcomes, outcome)
             if status != "delivered" and hook.on_error == "fail_run":

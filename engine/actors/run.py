@@ -32,7 +32,9 @@ from engine.states import (
     SCHEDULED,
     TERMINAL,
     TRANSITIONS,
+    Entered,
     State,
+    StateType,
     safe_text,
 )
 
@@ -64,6 +66,7 @@ class RunActor(Kin):
         "driver",
         "host",
         "id",
+        "interrupted_itself",
         "interrupts",
         "is_prepared",
         "outcomes",
@@ -105,21 +108,29 @@ class RunActor(Kin):
         # timers; see `Engine.loop`.
         self.site = site
         self.attempt = 0
-        self.created = time.time()
-        self.state: State[Any] = State(
-            PENDING, "Pending", None, None, None, 0, self.id, self.created
-        )
+        self.created = now = time.time()
+        state: State[Any]
+        self.state = state = Entered()
+        state.type = PENDING
+        state.name = "Pending"
+        state.message = state.data = state.cause = state._due = None
+        state.attempt = 0
+        state.run_id = self.id
+        state._time = now
         self.started: float | None = None
-        self.clock_started = 0.0
+        self.clock_started: float  # set with the first attempt
         self.clock_ended = 0.0
         # What executes the body, while it does: an asyncio task, a trio cancel scope,
         # or True for a thread.
         self.host: Any = None
         self.dispatcher: Dispatcher | None = None
+        # On asyncio: how often the task had been cancelled when the body began, and
+        # whether the body asked to be interrupted itself.
+        self.baseline: int
+        self.interrupted_itself: bool
         # The thread that drives a sync body, which serves the run's hooks itself.
         self.driver: int | None = None
         self.is_prepared = True
-        self.baseline = 0
         self.interrupts = 0
         self.asked = m.Asked.NOTHING
         self.verdict = None
@@ -138,7 +149,16 @@ class RunActor(Kin):
     def announce(self) -> None:
         """Publish the Pending state and join the parent's children."""
         with self._lock:
-            self.join_family()
+            parent = self.parent
+            if parent is None:
+                self.siblings = self.engine.live
+            elif parent.children is None:
+                self.siblings = parent.children = {}
+            else:
+                self.siblings = parent.children
+            self.siblings[self] = None
+            if parent is not None and self.engine.limiter is not None:
+                self.engine.limiter.release(parent)
             self.engine.broadcast.publish(self, None, self.state)
 
     # What others may ask.
@@ -203,7 +223,10 @@ class RunActor(Kin):
         kind = message.__class__
         react = MOVES[self.state.type].get(kind)
         if react is not None:
-            react(self, message)
+            if self.children and kind in VERDICTS:
+                self._postpone(message)
+            else:
+                react(self, message)
         elif isinstance(message, m.DeadlinePassed):
             self._deadline(message)
         elif kind is m.Terminate:
@@ -212,57 +235,54 @@ class RunActor(Kin):
         # second request to stop: a terminal state absorbs, and so does CANCELLING.
 
     def _started(self, _: m.Message) -> None:
+        if not self.attempt:
+            self.clock_started = time.monotonic()
         self.attempt += 1
         if self.attempt == 1:
-            self.clock_started = time.monotonic()
-            state = self._state(RUNNING, "Running")
-            self.started = state._time
+            self._enter(RUNNING, "Running")
+            self.started = self.state._time
         else:
-            state = self._state(RUNNING, "Retrying")
-        self._enter(state)
+            self._enter(RUNNING, "Retrying")
 
     def _retried(self, message: m.Retried) -> None:
         self.attempt += 1
-        state = self._state(RUNNING, "Retrying", safe_text(message.error))
-        self._enter(state)
+        self._enter(RUNNING, "Retrying", safe_text(message.error))
 
     def _retry_scheduled(self, message: m.RetryScheduled) -> None:
-        state = self._state(SCHEDULED, "AwaitingRetry", message.state.message)
-        state.data = message.error
-        state._due = state._time + message.delay
-        self._enter(state)
+        text, error = message.state.message, message.error
+        self._enter(SCHEDULED, "AwaitingRetry", text, error, None, message.delay)
 
     def _returned(self, message: m.Returned) -> None:
-        self._enter(self._state(COMPLETED, "Completed", None, message.value))
+        self._enter(COMPLETED, "Completed", None, message.value)
 
     def _concluded(self, message: m.Concluded) -> None:
         given = message.state
-        self._enter(
-            self._state(given.type, given.name, given.message, given.data, given.cause)
-        )
+        self._enter(given.type, given.name, given.message, given.data, given.cause)
 
     def _raised(self, message: m.Raised) -> None:
-        self._enter(failed_state(self, message.error))
+        error = message.error
+        self._enter(FAILED, "Failed", failed_text(self.definition, error), error)
 
     def _rejected(self, message: m.Rejected) -> None:
         error = message.error
         text = f"The arguments were refused: {safe_text(error)}"
-        self._enter(self._state(FAILED, "Failed", text, error, "arguments"))
+        self._enter(FAILED, "Failed", text, error, "arguments")
 
     def _upstream_failed(self, message: m.UpstreamFailed) -> None:
         error = message.error
         text = f"An upstream run did not complete: {safe_text(error)}"
-        self._enter(self._state(FAILED, "NotReady", text, error, "upstream"))
+        self._enter(FAILED, "NotReady", text, error, "upstream")
 
     def _timed_out(self, message: m.TimedOut) -> None:
-        self._enter(timed_out_state(self, message.timeout))
+        text = timed_out_text(self.definition, message.timeout)
+        self._enter(FAILED, "TimedOut", text, TimeoutError(text))
 
     def _cancel_requested(self, message: m.CancelRequested) -> None:
         if self.asked is m.Asked.TERMINATION:
             return  # the process ends; that outranks whoever else asks
         text = message.reason or ASKED_TO_STOP[message.cause]
         self.asked = m.Asked.CANCEL
-        self._enter(self._state(CANCELLING, "Cancelling", text, None, message.cause))
+        self._enter(CANCELLING, "Cancelling", text, None, message.cause)
         # The body first: woken by the end of a child, it would miss its interruption.
         self._stop_body(m.STOPPED)
         self.stop_children()
@@ -271,12 +291,10 @@ class RunActor(Kin):
         cancelling = self.state
         text, cause = cancelling.message, cancelling.cause
         error = CancelledRun(f"run {self.name!r} was cancelled: {text}", cause)
-        self._enter(self._state(CANCELLED, "Cancelled", text, error, cause))
+        self._enter(CANCELLED, "Cancelled", text, error, cause)
 
     def _lost(self, message: m.Lost) -> None:
-        state = self._state(CRASHED, "Crashed", message.text, message.error)
-        state.cause = message.cause
-        self._enter(state)
+        self._enter(CRASHED, "Crashed", message.text, message.error, message.cause)
 
     def _deadline(self, message: m.DeadlinePassed) -> None:
         if self.state.type is RUNNING and message.attempt == self.attempt:
@@ -317,27 +335,39 @@ class RunActor(Kin):
         else:
             self.receive(verdict)
 
+    def _postpone(self, verdict: m.Message) -> None:
+        """End with *verdict* as soon as no child is left."""
+        self.verdict = verdict
+        self.stop_children()
+
     # Entering a state.
 
-    def _state(
+    def _enter(
         self,
-        type: Any,
+        type: StateType,
         name: str,
         message: str | None = None,
         data: Any = None,
         cause: str | None = None,
-    ) -> State[Any]:
-        now = time.time()
-        last = self.state._time
-        if now <= last:  # the clock stood still, or was set back
-            now = last + 1e-6
-        return State(type, name, message, data, cause, self.attempt, self.id, now)
-
-    def _enter(self, state: State[Any]) -> None:
+        delay: float | None = None,
+    ) -> None:
         previous = self.state
-        self.state = state
+        now = time.time()
+        if now <= previous._time:  # the clock stood still, or was set back
+            now = previous._time + 1e-6
+        state: State[Any]
+        self.state = state = Entered()
+        state.type = type
+        state.name = name
+        state.message = message
+        state.data = data
+        state.cause = cause
+        state.attempt = self.attempt
+        state.run_id = self.id
+        state._time = now
+        state._due = None if delay is None else now + delay
         self.engine.broadcast.publish(self, previous, state)
-        if state.type in TERMINAL:
+        if type in TERMINAL:
             self._end()
 
     def _end(self) -> None:
@@ -359,7 +389,10 @@ class RunActor(Kin):
         What the disk has is a run without an end, which a recovery calls crashed.
         """
         text = f"The run ended {self.state.name}, but its journal was given up before."
-        self.state = self._state(CRASHED, "Crashed", text, error, "journal")
+        at = self.state._time
+        self.state = State(
+            CRASHED, "Crashed", text, error, "journal", self.attempt, self.id, at
+        )
 
     def settle(self) -> None:
         """Let go of everybody who waits: the run is over and its hooks are done."""
@@ -369,25 +402,24 @@ class RunActor(Kin):
             if self.lane.lost is not None:
                 self._disclaim(self.lane.lost)
             self.keep_outcomes()
-        self.disown_failures()
-        waiters, self.waiters = self.waiters, None
-        for wake in waiters or ():
-            wake()
+        if self.failures:
+            self.disown_failures()
+        if self.waiters is not None:
+            waiters, self.waiters = self.waiters, None
+            for wake in waiters:
+                wake()
 
 
-def failed_state(run: RunActor, error: BaseException) -> State[Any]:
-    """Return the Failed state that *error* makes; not entered yet."""
-    text = f"{run.definition.kind.capitalize()} run encountered an exception: "
-    return run._state(FAILED, "Failed", text + safe_text(error), error)
+def failed_text(definition: Definition[..., Any], error: BaseException) -> str:
+    """Say that a body raised."""
+    kind = definition.kind.capitalize()
+    return f"{kind} run encountered an exception: {safe_text(error)}"
 
 
-def timed_out_state(run: RunActor, timeout: float) -> State[Any]:
-    """Return the TimedOut state that a passed deadline makes; not entered yet."""
-    text = (
-        f"{run.definition.kind.capitalize()} run exceeded timeout of"
-        f" {timeout:g} second(s)"
-    )
-    return run._state(FAILED, "TimedOut", text, TimeoutError(text))
+def timed_out_text(definition: Definition[..., Any], timeout: float) -> str:
+    """Say that a body's time was up."""
+    kind = definition.kind.capitalize()
+    return f"{kind} run exceeded timeout of {timeout:g} second(s)"
 
 
 ASKED_TO_STOP: Final = {
@@ -412,6 +444,11 @@ REACTIONS: Final[dict[type[m.Message], Callable[[RunActor, Any], None]]] = {
     m.Stopped: RunActor._stopped,
     m.Lost: RunActor._lost,
 }
+
+VERDICTS: Final = frozenset(
+    (m.Returned, m.Concluded, m.Raised, m.TimedOut, m.Stopped, m.Lost)
+)
+"""What ends a run, and waits for its children to end before it."""
 
 # The transition table, with what to do in the place of where it leads.
 MOVES: Final = {

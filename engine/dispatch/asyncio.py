@@ -126,8 +126,9 @@ class AsyncioDispatcher(AsyncioWaiter, HookCaller):
 
     def enter(self, run: RunActor) -> None:
         """Make *run* interruptible: its body begins in the current task."""
-        run.host = task = asyncio.current_task()
+        run.host = task = asyncio.current_task(self.loop)
         run.baseline = task.cancelling() if task is not None else 0
+        run.interrupted_itself = False
 
     def leave(self, run: RunActor, error: BaseException | None) -> BaseException | None:
         """End what `enter` began; return what is left of the body's *error*."""
@@ -137,28 +138,27 @@ class AsyncioDispatcher(AsyncioWaiter, HookCaller):
     async def withdraw(self, run: RunActor) -> BaseException | None:
         """Take back interruptions that the body did not use up.
 
-        A request made while the task itself was running is yet to be raised, and would
-        hit whatever the host awaits next. The host's own may have become one with ours,
+        A request that the body made of itself may be yet to be raised, and would hit
+        whatever the host awaits next. The host's own may have become one with ours,
         and then has to be raised anew: the scope it belongs to knows its own by sight.
         """
-        task = asyncio.current_task()
+        task = asyncio.current_task(self.loop)
         assert task is not None
-        with suppress(asyncio.CancelledError):
-            await asyncio.sleep(0)
+        if run.interrupted_itself:
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(0)
         while run.interrupts:
             run.interrupts -= 1
             task.uncancel()
-        if task.cancelling() <= run.baseline:
-            return None
         try:
             await anyio.lowlevel.checkpoint_if_cancelled()
         except asyncio.CancelledError as error:
             return error
-        return asyncio.CancelledError()
+        return asyncio.CancelledError() if task.cancelling() > run.baseline else None
 
     def is_cancelled(self, run: RunActor, error: BaseException | None) -> bool:
         """Whether somebody else cancels the task that *run* is driven in."""
-        task = asyncio.current_task()
+        task = asyncio.current_task(self.loop)
         return task is not None and task.cancelling() > run.baseline
 
     def contain(self) -> bool:
@@ -172,6 +172,8 @@ class AsyncioDispatcher(AsyncioWaiter, HookCaller):
         """Stop the body of *run*, from any thread."""
         if get_ident() == self.thread_id:
             run.host.cancel()
+            if run.host is asyncio.current_task(self.loop):
+                run.interrupted_itself = True
         else:
             self.call_soon(self._interrupt_task, run, run.host)
 
@@ -250,21 +252,22 @@ class Stopper:
     def __init__(self, loop: asyncio.AbstractEventLoop, timeout: float) -> None:
         self._loop = loop
         self._timeout = timeout
-        self._task = asyncio.current_task()
+        self._task: asyncio.Task[Any] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self.fired = 0
 
     def start(self) -> None:
         """Begin to count the time."""
+        self._task = asyncio.current_task(self._loop)
         self._start_timer(self._timeout)
 
     def cancel(self) -> None:
         """Stop, and take back what was not used."""
-        if self._timer is not None:
-            self._timer.cancel()
-        if self._task is not None:
-            for _ in range(self.fired):
-                self._task.uncancel()
+        if self._timer is None or self._task is None:
+            return  # the hook never waited
+        self._timer.cancel()
+        for _ in range(self.fired):
+            self._task.uncancel()
 
     def _fire(self) -> None:
         assert self._task is not None

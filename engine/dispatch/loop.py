@@ -62,7 +62,7 @@ class HookCaller:
             result = context.run(hook.fn, *args)
         else:
             result = await self._call_in_thread(context, hook, args, timeout)
-        if inspect.isawaitable(result):
+        if hook.is_async or inspect.isawaitable(result):
             await self.await_hook(context, hook, result, timeout)
 
     if TYPE_CHECKING:

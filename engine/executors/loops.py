@@ -52,8 +52,9 @@ class Loops:
 
     def at(self, site: int) -> Any:
         """Return the loop of a site, starting one in the background if need be."""
-        if site < len(self._loops) and self._loops[site] is not None:
-            return self._loops[site]
+        loops = self._loops
+        if site < len(loops) and (loop := loops[site]) is not None:
+            return loop
         with self._lock:
             self._loops.extend([None] * (site + 1 - len(self._loops)))
             if self._loops[site] is None:
