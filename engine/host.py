@@ -137,8 +137,8 @@ class Engine:
         self.live: dict[Any, None] = {}
         # How many of the runs in a thread were given up, by thread.
         self.abandoned: Counter[int | None] = Counter()
-        self.broadcast = Broadcast(self.lock, Transition)
         own_hooks = [transition_hook(hook) for hook in on_transition]
+        self.broadcast = Broadcast(self.lock, Transition, owes_always=bool(own_hooks))
         self.supervisor = Supervisor(self.fail)
         self.hooks = HookActor(
             self.lock,
@@ -149,7 +149,6 @@ class Engine:
             summon=self._summon,
         )
         self.broadcast.on_owed = self.hooks.take
-        self.broadcast.owes_always = bool(own_hooks)
         self.threads = ThreadPool("engine-body", BODY_THREADS)
         self.hook_threads = ThreadPool("engine-hook", hook_concurrency + BODY_THREADS)
         self.loops = Loops(self.hook_threads)

@@ -145,7 +145,10 @@ def submit(
         context = copy_context()
         place_after(run, lambda: context.run(place, engine, run))
     elif run.state.type is PENDING:
-        place(engine, run)
+        if engine.limiter is None:
+            start(engine, run)
+        else:
+            place(engine, run)
     return RunHandle(run)
 
 

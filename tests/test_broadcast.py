@@ -378,6 +378,7 @@ def number_only(run: Any, previous: Any, state: Any, sequence: int) -> Any:
 
 def publish(broadcast: Broadcast) -> None:
     with broadcast.lock:
+        broadcast.sequence += 1
         broadcast.publish(WITHOUT_HOOKS, None, SOME_STATE)
 
 

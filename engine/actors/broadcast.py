@@ -198,7 +198,9 @@ class Broadcast:
     """One publisher's channel to many readers.
 
     Attributes:
-        sequence: Number of the last transition; counts all that were published.
+        sequence: Number of the last transition. Runs count it up themselves, and publish
+            only what anybody is to be told: that is most of what most of them do.
+        is_heard: Whether anybody is told of every transition.
         blocking: Buffers that runs have to wait for before their next step.
         sleepers: Buffers whose readers wait for an item.
         on_owed: Called for transitions that owe hooks; the hook actor's inbox.
@@ -210,6 +212,7 @@ class Broadcast:
         "blocking",
         "buffers",
         "is_closed",
+        "is_heard",
         "lock",
         "make",
         "on_owed",
@@ -218,7 +221,9 @@ class Broadcast:
         "sleepers",
     )
 
-    def __init__(self, lock: Any, make: Callable[..., Transition]) -> None:
+    def __init__(
+        self, lock: Any, make: Callable[..., Transition], *, owes_always: bool = False
+    ) -> None:
         self.lock = lock
         self.make = make
         self.sequence = 0
@@ -227,14 +232,15 @@ class Broadcast:
         self.blocking: tuple[Buffer, ...] = ()
         self.sleepers: list[Buffer] = []
         self.on_owed: Callable[[Transition], None] = ignore
-        self.owes_always = False
+        self.owes_always = owes_always
+        self.is_heard = owes_always
         self.is_closed = False
 
     def publish(
         self, run: RunActor, previous: State[Any] | None, state: State[Any]
     ) -> None:
-        """Number a transition and give it to every reader; never waits."""
-        self.sequence = sequence = self.sequence + 1
+        """Give the transition that was counted last to every reader; never waits."""
+        sequence = self.sequence
         if state.type in run.definition.hooks.types or self.owes_always:
             self.on_owed(self.make(run, previous, state, sequence))
         if self._puts:
@@ -270,6 +276,7 @@ class Broadcast:
         self.buffers = buffers
         self.blocking = tuple(b for b in buffers if b.overflow == "block")
         self._puts = tuple(buffer.put for buffer in buffers)
+        self.is_heard = self.owes_always or bool(buffers)
 
     def close(self) -> None:
         """End every reader's stream after what it has yet to read."""

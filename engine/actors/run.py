@@ -159,7 +159,10 @@ class RunActor(Kin):
             self.siblings[self] = None
             if parent is not None and self.engine.limiter is not None:
                 self.engine.limiter.release(parent)
-            self.engine.broadcast.publish(self, None, self.state)
+            broadcast = self.engine.broadcast
+            broadcast.sequence += 1
+            if broadcast.is_heard:  # no hook is due for being Pending
+                broadcast.publish(self, None, self.state)
 
     # What others may ask.
 
@@ -366,7 +369,10 @@ class RunActor(Kin):
         state.run_id = self.id
         state._time = now
         state._due = None if delay is None else now + delay
-        self.engine.broadcast.publish(self, previous, state)
+        broadcast = self.engine.broadcast
+        broadcast.sequence += 1
+        if broadcast.is_heard or type in self.definition.hooks.types:
+            broadcast.publish(self, previous, state)
         if type in TERMINAL:
             self._end()
 
