@@ -1,5 +1,6 @@
 """Settings: each source over the weaker ones, and errors that name the source."""
 
+import json
 import os
 import pickle
 import subprocess
@@ -32,6 +33,7 @@ from engine.settings import (
     temporary_settings,
 )
 from engine.settings import home as home_module
+from engine.settings import sources as sources_module
 
 KEY = "A" * 43 + "="
 OTHER_KEY = "B" * 42 + "A="
@@ -303,6 +305,28 @@ def test_a_change_of_the_file_is_seen(tmp_path: Path) -> None:
     assert get_current_settings().api.url == "three"
 
 
+def test_a_change_is_seen_that_leaves_size_and_time_as_they_were(
+    tmp_path: Path,
+) -> None:
+    """The clock of a file system may tick a few hundred times a second only."""
+    path = write(tmp_path / "engine.toml", '[api]\nurl = "one"')
+    assert get_current_settings().api.url == "one"
+    before = path.stat()
+    write(path, '[api]\nurl = "two"')
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert get_current_settings().api.url == "two"
+
+
+def test_a_file_that_has_settled_is_parsed_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "engine.toml", '[api]\nurl = "one"')
+    os.utime(path, (0, 0))
+    assert get_current_settings().api.url == "one"
+    monkeypatch.delattr(sources_module.tomllib, "loads")
+    assert get_current_settings().api.url == "one"
+
+
 def test_a_relative_path_in_a_file_starts_at_the_file(tmp_path: Path) -> None:
     write(tmp_path / "engine.toml", 'home = "state"')
     assert get_current_settings().home == tmp_path / "state"
@@ -350,6 +374,70 @@ def test_a_secret_in_a_file_is_masked(tmp_path: Path) -> None:
     with pytest.raises(IllTypedSettingError) as caught:
         get_current_settings()
     assert CANARY not in str(caught.value)
+
+
+# In parts, so that the source lines that a traceback shows do not hold it.
+SPLIT_CANARY = "canary" + "4711"
+
+
+@pytest.mark.parametrize("file", ["engine.toml", "pyproject.toml"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "secret_key = '{key}'\nnonsense = 1",
+        "secret_key = '{key}'\nallow_loopback_webhooks = 3",
+        "secret_key = '{canary}'",
+        "secret_key = ['{canary}']",
+        "secret_key = {{a = '{canary}'}}",
+        "secret_key = '{canary}",
+        "secret_key = '{canary}' '{canary}'",
+    ],
+)
+def test_a_secret_in_a_file_is_in_no_traceback_either(
+    tmp_path: Path, file: str, text: str
+) -> None:
+    # A valid key, so that it is another line of the file that is wrong.
+    key = SPLIT_CANARY.ljust(43, "A") + "="
+    table = "[tool.engine]\n" if file == "pyproject.toml" else ""
+    write(tmp_path / file, table + text.format(key=key, canary=SPLIT_CANARY))
+    error = error_of(get_current_settings)
+    assert SPLIT_CANARY not in everything_about(error)
+
+
+@pytest.mark.parametrize("kind", [str, str.encode, lambda text: [text]])
+def test_a_wrong_temporary_secret_is_in_no_traceback(
+    kind: Callable[[str], object],
+) -> None:
+    given = {"by name": kind(SPLIT_CANARY), "by setting": kind(SPLIT_CANARY)}
+
+    def by_name() -> None:
+        with temporary_settings(secret_key=given["by name"]):
+            pass
+
+    def by_setting() -> None:
+        with temporary_settings({ENGINE_SECRET_KEY: given.pop("by setting")}):
+            pass
+
+    for use in (by_name, by_setting):
+        error = error_of(use)
+        given.clear()  # ours, which the frames above would show
+        assert isinstance(error, IllTypedSettingError)
+        assert SPLIT_CANARY not in everything_about(error)
+        given["by setting"] = kind(SPLIT_CANARY)
+
+
+def error_of(use: Callable[[], object]) -> SettingsError:
+    try:
+        use()
+    except SettingsError as error:
+        return error
+    raise AssertionError("there was no error")
+
+
+def everything_about(error: BaseException) -> str:
+    """Return all that a traceback can show: chain, locals, fields."""
+    trace = traceback.TracebackException.from_exception(error, capture_locals=True)
+    return f"{''.join(trace.format())} {error!r} {error.args}"
 
 
 @pytest.mark.parametrize(
@@ -495,6 +583,12 @@ def test_describing_names_every_value_and_its_source(
     ]
 
 
+def test_a_path_is_described_without_what_would_move_a_cursor() -> None:
+    with temporary_settings(home="/h\x1b[31m"):
+        rows = {row.name: row.value for row in describe_settings()}
+    assert rows["ENGINE_HOME"] == repr("/h\x1b[31m")
+
+
 def test_errors_survive_pickling() -> None:
     for error in (
         UnknownSettingError("a", "b", "c"),
@@ -572,6 +666,13 @@ def outcome(use: Callable[[], object]) -> str | None:
     return None
 
 
+class Odd:
+    """Cannot even be shown."""
+
+    def __repr__(self) -> str:
+        raise LookupError
+
+
 TEXTS = st.text().filter(lambda text: "\0" not in text)
 
 
@@ -594,6 +695,7 @@ def test_any_variable_gives_settings_or_a_clear_error(suffix: str, value: str) -
     value=st.one_of(
         st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.binary(),
         st.lists(st.text()), st.just(Path("x")), st.builds(SecretStr, st.text()),
+        st.builds(Odd),
     ),
 )  # fmt: skip
 def test_any_temporary_value_gives_settings_or_a_clear_error(
@@ -612,5 +714,27 @@ def test_any_file_gives_settings_or_a_clear_error(content: bytes) -> None:
     # In the working directory that the fixture has made, for all examples.
     path = Path.cwd() / "engine.toml"
     path.write_bytes(content)
+    said = outcome(get_current_settings)
+    assert said is None or str(path) in said
+
+
+TOML_VALUES = st.recursive(
+    st.booleans() | st.integers() | st.text() | st.just(KEY) | st.floats(),
+    lambda inner: st.lists(inner, max_size=3),
+    max_leaves=3,
+).map(json.dumps)
+TOML_KEYS = st.sampled_from(
+    ["home", "secret_key", "allow_loopback_webhooks", "api_url", "url", "x", '"a.b"']
+)
+
+
+@given(lines=st.lists(st.tuples(TOML_KEYS, TOML_VALUES)), group=st.integers(0, 8))
+def test_any_table_gives_settings_or_a_clear_error(
+    lines: list[tuple[str, str]], group: int
+) -> None:
+    path = Path.cwd() / "engine.toml"
+    text = [f"{key} = {value}" for key, value in dict(lines).items()]
+    text.insert(group, "[api]")
+    path.write_text("\n".join(text), "utf-8")
     said = outcome(get_current_settings)
     assert said is None or str(path) in said

@@ -15,6 +15,7 @@ from engine.blocks.fields import all_fields, prepare, seal_fields, secret_fields
 from engine.blocks.names import Reference, check_name
 from engine.blocks.registry import find_class, register
 from engine.settings.secret import MASK
+from engine.states import safe_repr
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -232,7 +233,7 @@ class Block:
 
 def _shown(block: Block, name: str, is_secret: bool) -> str:
     value = getattr(block, name, attrs.NOTHING)
-    return repr(MASK) if is_secret and value is not None else repr(value)
+    return repr(MASK) if is_secret and value is not None else safe_repr(value)
 
 
 def _remember(block: Block, reference: Reference) -> None:

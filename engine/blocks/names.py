@@ -9,6 +9,7 @@ import re
 from typing import Final, NamedTuple
 
 from engine.blocks.exceptions import BlockNameError
+from engine.states import safe_repr
 
 MAX_LENGTH: Final = 255
 _NAME: Final = re.compile(r"[a-z0-9-]+")
@@ -33,7 +34,7 @@ def check_name(name: object, what: str = "the name of a block") -> str:
     """
     if isinstance(name, str) and len(name) <= MAX_LENGTH and _NAME.fullmatch(name):
         return name
-    shown = repr(name)
+    shown = safe_repr(name)
     raise BlockNameError(shown if len(shown) <= 80 else f"{shown[:80]}…", what)
 
 

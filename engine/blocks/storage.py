@@ -24,7 +24,7 @@ from engine.blocks.exceptions import (
     BlockFieldError,
     BlockNotFoundError,
 )
-from engine.blocks.fields import secret_fields, stored_fields
+from engine.blocks.fields import seal, secret_fields, stored_fields
 from engine.blocks.names import Reference
 from engine.blocks.secrets import Vault
 from engine.blocks.store import BlockStore, StoredBlock
@@ -128,8 +128,9 @@ def _data_of(block: Block, reference: Reference) -> str:
     secrets = secret_fields(type(block))
     data: dict[str, Any] = {}
     for field in stored_fields(type(block)):
-        name, value = field.name, getattr(block, field.name)
-        write = encode_secret if name in secrets else encode
+        name, value, write = field.name, getattr(block, field.name), encode
+        if name in secrets:  # perhaps assigned as plain text since the block was made
+            value, write = seal(value), encode_secret
         try:
             data[name] = write(value, vault.encrypt)
             dump(data[name])

@@ -14,6 +14,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import hmac
+import io
 import pickle
 from collections.abc import Callable
 from typing import Any, Final, Literal, Protocol
@@ -24,6 +25,7 @@ from engine.results.exceptions import (
     UnreadableResultError,
     UnstorableResultError,
 )
+from engine.settings.secret import SecretStr
 from engine.states import safe_text
 
 SerializerName = Literal["json", "pickle"]
@@ -105,6 +107,16 @@ class JsonSerializer:
         raise UnreadableResultError(problem)
 
 
+class OpenPickler(pickle.Pickler):
+    """Pickles for files that are signed, not encrypted: it refuses what is masked."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        """Refuse a secret."""
+        if isinstance(obj, SecretStr):
+            raise pickle.PicklingError("it holds a SecretStr, which must not be stored")
+        return NotImplemented
+
+
 class PickleSerializer:
     """Signed pickles."""
 
@@ -116,11 +128,13 @@ class PickleSerializer:
         Raises:
             ResultKeyError: The signing key cannot be had.
         """
+        file = io.BytesIO()
         try:
-            pickled = pickle.dumps(value)
+            OpenPickler(file).dump(value)
         except Exception as error:
             cause: Exception = error
         else:
+            pickled = file.getvalue()
             return sign(signing_keys(create=True)[0], key, pickled) + pickled
         problem = f"a {type(value).__name__} that does not pickle: {safe_text(cause)}"
         raise UnstorableResultError(task, "", problem, "return plain data") from cause

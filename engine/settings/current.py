@@ -73,6 +73,8 @@ def temporary_settings(
         IllTypedSettingError: A setting cannot take its value.
     """
     named |= {_name_of(key): value for key, value in (settings or {}).items()}
+    named = {name: conceal(name, raw) for name, raw in named.items()}
+    del settings  # the last of the plain text that a traceback would show
     ours = {name: _temporarily(name, raw) for name, raw in named.items()}
     token = _temporary.set({**_temporary.get(), **ours})
     try:
@@ -106,4 +108,4 @@ def _name_of(key: Setting[Any] | str) -> str:
 
 def _temporarily(name: str, raw: Any) -> Given:
     spec = find_spec(name, PREFIX + name.upper(), TEMPORARY)
-    return given(spec, conceal(spec, raw), TEMPORARY, Path())
+    return given(spec, raw, TEMPORARY, Path())

@@ -33,6 +33,8 @@ def describe_settings() -> Iterator[SettingRow]:
     given = collect()
     current = build(given)
     for name, spec in SPECS.items():
-        value = attrgetter(".".join(spec.path))(current)
+        value = str(attrgetter(".".join(spec.path))(current))
+        # A path may hold what would move a terminal's cursor.
+        shown = value if value.isprintable() else repr(value)
         source = given[name].source if name in given else "default"
-        yield SettingRow(spec.variable, str(value), source)
+        yield SettingRow(spec.variable, shown, source)

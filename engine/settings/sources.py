@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import difflib
 import os
+import time
 import tomllib
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
@@ -29,10 +31,14 @@ from engine.settings.exceptions import (
 from engine.settings.model import GROUPS, PREFIX, SPECS, Spec
 from engine.settings.secret import MASK, SecretStr
 from engine.settings.shapes import is_dict
+from engine.states import safe_repr
 
 FILE: Final = "engine.toml"
 PROJECT_FILE: Final = "pyproject.toml"
 RUNTIME_PREFIX: Final = "ENGINE__"
+UNSETTLED: Final = 1_000_000_000
+"""Nanoseconds in which a file that was written may be written again, and look the same:
+the clocks of file systems are coarse."""
 MAX_SHOWN: Final = 80
 """How much of a wrong value an error repeats, in characters."""
 
@@ -58,8 +64,8 @@ def from_environment() -> Iterator[Given]:
             continue
         source = f"the environment variable {variable}"
         spec = find_spec(variable.removeprefix(PREFIX).lower(), variable, source)
-        if os.environ[variable]:
-            raw = conceal(spec, os.environ[variable])
+        raw = conceal(spec.name, os.environ[variable])
+        if raw:
             yield given(spec, raw, source, Path())
 
 
@@ -99,9 +105,19 @@ def find_spec(name: str, shown: str, source: str) -> Spec:
     )
 
 
-def conceal(spec: Spec, raw: Any) -> Any:
-    """Mask the value of a secret early, so that no frame holds it as plain text."""
-    return SecretStr(raw) if spec.is_secret and isinstance(raw, str) else raw
+def conceal(name: str, raw: Any) -> Any:
+    """Mask the value of a secret early, so that no frame holds it as plain text.
+
+    Args:
+        name: What is to be set, perhaps no setting at all.
+        raw: What the source holds. None stays None, which takes a value away.
+    """
+    spec = SPECS.get(name)
+    if spec is None or not spec.is_secret or raw is None:
+        return raw
+    with suppress(TypeError):
+        return SecretStr(raw)
+    return SecretStr(safe_repr(raw))  # its parser refuses it, and nobody sees it
 
 
 def given(spec: Spec, raw: Any, source: str, folder: Path) -> Given:
@@ -128,7 +144,7 @@ def given(spec: Spec, raw: Any, source: str, folder: Path) -> Given:
 
 
 def _shorten(raw: object) -> str:
-    text = repr(raw)
+    text = safe_repr(raw)
     return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
 
 
@@ -136,28 +152,37 @@ def _table_in(path: Path) -> Mapping[str, Any] | None:
     """Return the settings in a file; None if it has none or there is no such file."""
     try:
         found = path.stat()
-        document = _parse(path, (found.st_ino, found.st_mtime_ns, found.st_size))
+        if time.time_ns() - found.st_mtime_ns < UNSETTLED:
+            return _parse.__wrapped__(path, ())
+        return _parse(path, (found.st_ino, found.st_mtime_ns, found.st_size))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, RecursionError) as error:
         problem = str(error) or type(error).__name__
-    else:
-        return document if path.name == FILE else _tool_table(document, path)
     raise SettingsFileError(path, problem)
 
 
 @lru_cache(maxsize=32)
-def _parse(path: Path, _version: tuple[int, ...]) -> Mapping[str, Any]:
+def _parse(path: Path, _version: tuple[int, ...]) -> Mapping[str, Any] | None:
     # Parsing takes as long as fifty looks at the file's version.
-    return tomllib.loads(path.read_text("utf-8"))
+    table: Any = tomllib.loads(path.read_text("utf-8"))
+    if path.name == PROJECT_FILE:
+        tools = table.get("tool")
+        table = tools.get("engine") if is_dict(tools) else None
+    if table is None:
+        return None
+    if not is_dict(table):
+        raise ValueError("[tool.engine] is not a table")
+    return _concealed(table)
 
 
-def _tool_table(document: Mapping[str, Any], path: Path) -> Mapping[str, Any] | None:
-    tools = document.get("tool")
-    table = tools.get("engine") if is_dict(tools) else None
-    if table is None or is_dict(table):
-        return table
-    raise SettingsFileError(path, "[tool.engine] is not a table")
+def _concealed(table: Mapping[str, Any], group: str = "") -> dict[str, Any]:
+    return {
+        key: _concealed(raw, f"{key}_")
+        if key in GROUPS and is_dict(raw)
+        else conceal(f"{group}{key}", raw)
+        for key, raw in table.items()
+    }
 
 
 def _from_table(
@@ -174,4 +199,4 @@ def _from_table(
         spec = find_spec("_".join(where), shown, str(path))
         if spec.path != where:
             raise UnknownSettingError(shown, str(path), ".".join(spec.path))
-        yield given(spec, conceal(spec, raw), str(path), path.parent)
+        yield given(spec, raw, str(path), path.parent)

@@ -1,6 +1,8 @@
 """A secret is found nowhere: not in files, logs, reprs, errors or tracebacks."""
 
+import importlib
 import logging
+import sqlite3
 import traceback
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -12,16 +14,22 @@ import structlog
 from structlog.testing import capture_logs
 from webhook_receiver import Receiver
 
+from engine import task
 from engine.blocks import Block, SecretStr
+from engine.blocks import sqlite as sqlite_module
 from engine.blocks.document import read_documents
+from engine.blocks.fields import secret_fields
+from engine.blocks.names import Reference
 from engine.blocks.notifications import (
     AppriseNotification,
     NotificationBlock,
     SlackWebhook,
     Webhook,
 )
+from engine.blocks.registry import BUILT_IN, find_class
 from engine.blocks.rotation import rotate_secrets
-from engine.blocks.system import JSON, Secret
+from engine.blocks.system import JSON, Secret, String
+from engine.cache_policies import INPUTS
 from engine.exceptions import EngineError
 
 # In parts, so that the source lines that a traceback shows do not hold it.
@@ -79,6 +87,86 @@ def test_a_secret_is_in_no_file_log_or_repr_while_all_goes_well(
     assert CANARY.encode() not in everything_stored(home)
     assert CANARY not in shown + lines()
     assert CANARY in "".join(str(request.headers) for request in receiver.requests)
+
+
+def test_the_canary_is_in_every_secret_field_that_there_is() -> None:
+    covered = {
+        (type(block).get_block_type_slug(), name)
+        for block in make_all("http://x")
+        for name in secret_fields(type(block))
+        if CANARY in str(revealed(getattr(block, name)))
+    }
+    for module in set(BUILT_IN.values()):
+        importlib.import_module(module)
+    for slug in BUILT_IN:
+        kind = find_class(Reference(slug, "x"))
+        assert {(slug, name) for name in secret_fields(kind)} <= covered
+
+
+def revealed(value: Any) -> Any:
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    if isinstance(value, dict):
+        return [revealed(item) for item in value.values()]
+    return None
+
+
+@pytest.mark.parametrize("mode", ["delete", "wal"])
+def test_a_secret_is_in_no_journal_of_the_store(
+    home: Path, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    """Neither in the usual one nor in a write-ahead log that an owner has chosen."""
+    String(value="first").save("first")
+    reader = sqlite3.connect(home / "blocks.sqlite3", isolation_level=None)
+    reader.execute(f"PRAGMA journal_mode = {mode}")
+    reader.execute("SELECT * FROM blocks").fetchall()
+    seen: dict[str, bytes] = {}
+
+    class Watched(sqlite3.Connection):
+        def execute(self, query: str, *values: Any) -> Any:
+            done = super().execute(query, *values)
+            for path in home.iterdir():
+                seen[path.name] = seen.get(path.name, b"") + path.read_bytes()
+            return done
+
+    connect = partial(sqlite3.connect, factory=Watched)
+    monkeypatch.setattr(sqlite_module.sqlite3, "connect", connect)
+    for block in make_all("http://x"):
+        for overwrite in (False, True):
+            block.save("x", overwrite=overwrite)
+    rotate_secrets()
+    for name in Block.names():
+        Block.delete(name)
+    reader.close()
+    assert f"blocks.sqlite3-{'wal' if mode == 'wal' else 'journal'}" in seen
+    assert CANARY.encode() not in b"".join(seen.values())
+    assert b"gAAAA" in b"".join(seen.values()), "they were there, encrypted"
+
+
+def test_a_secret_that_was_assigned_as_text_is_in_no_traceback(home: Path) -> None:
+    block = Credentials(user="u", token="", more={})
+    block.token = CANARY  # type: ignore[assignment]
+    block.more = {"a": CANARY, "b": {"c": CANARY}}  # type: ignore[dict-item]
+    home.mkdir()
+    (home / "secret.key").write_text("no key")
+    assert CANARY not in trace_of(partial(block.save, "x"))
+
+
+def test_a_secret_is_in_no_result_that_is_kept(
+    home: Path, lines: Callable[[], str]
+) -> None:
+    """A secret value is refused: results are signed at most, never encrypted."""
+
+    def make() -> list[Block]:
+        return [Credentials(user="u", token=CANARY, more={})]
+
+    for options in ({}, {"result_serializer": "pickle"}):
+        kept = task(make, persist_result=True, cache_policy=INPUTS, **options)
+        text = trace_of(kept)
+        assert "cannot be kept" in text
+        assert CANARY not in text
+    assert CANARY.encode() not in everything_stored(home)
+    assert CANARY not in lines()
 
 
 @pytest.mark.filterwarnings("ignore:'imghdr' is deprecated")

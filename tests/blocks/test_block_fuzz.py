@@ -11,11 +11,10 @@ from engine.blocks import Block, MemoryStore, SecretStr, use_store
 from engine.blocks.document import read_documents
 from engine.blocks.exceptions import BlockError, BlockNameError
 from engine.blocks.names import Reference
-from engine.blocks.notifications import Webhook
+from engine.blocks.notifications import Webhook, fill
 from engine.blocks.redaction import Redactor
 from engine.blocks.rotation import rotate_secrets
 from engine.blocks.system import JSON, Secret, String
-from engine.blocks.template import fill
 from engine.settings import temporary_settings
 
 KEY = "A" * 43 + "="
@@ -68,7 +67,14 @@ def test_any_value_is_stored_or_refused_clearly(value: Any) -> None:
     assert said.startswith("value of block json/x cannot be stored: it holds")
 
 
-@given(name=st.text() | st.none() | st.integers() | st.binary())
+class Odd:
+    """Cannot even be shown."""
+
+    def __repr__(self) -> str:
+        raise LookupError
+
+
+@given(name=st.text() | st.none() | st.integers() | st.binary() | st.builds(Odd))
 def test_any_name_is_used_or_refused_clearly(name: Any) -> None:
     with use_store(MemoryStore()):
         try:
