@@ -218,7 +218,8 @@ TASK_SOURCE: Final = TaskSource()
 """Same code, same result: a change of the function's text makes a new key."""
 
 RUN_ID: Final = RunId()
-"""Same flow run, same result: nothing is kept beyond it."""
+"""Same flow run, same result: no other finds it. Without a ``cache_expiration`` it is
+dropped after a week."""
 
 NO_CACHE: Final = NoCache()
 """Every run is executed."""

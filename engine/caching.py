@@ -5,17 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import attrs
 
 from engine.cache_policies import (
     DEFAULT,
     NO_CACHE,
+    RUN_ID,
     CacheContext,
     CachePolicy,
     bound_to,
     identity,
+    parts_of,
 )
 from engine.fingerprint import fingerprint
 from engine.hooks import is_async_callable, signature_problem
@@ -25,10 +27,15 @@ from engine.results.exceptions import UnreadableResultError
 from engine.results.serializers import SERIALIZERS, CopySerializer, Serializer
 from engine.results.store import MemoryResultStore, ResultRecord, ResultStore
 from engine.runs import view
+from engine.states import safe_repr
 
 if TYPE_CHECKING:
     from engine.actors.run import RunActor
     from engine.checks import Checker
+
+RUN_LIFE: Final = timedelta(days=7)
+"""How long results are kept that only their own flow run can find, unless the task says
+something else: nobody deletes them when that run ends."""
 
 KeyFunction = Callable[[CacheContext, dict[str, Any]], str | None]
 
@@ -47,7 +54,8 @@ class Caching:
     Attributes:
         policy: Makes the keys, unless *key_fn* does.
         key_fn: Makes the whole key itself; None lets *policy* do it.
-        expiration: How long a result may be used; None is for ever.
+        expiration: How long a result may be used; None is for ever. Results of one
+            flow run, which no other finds, have an end in any case: see `RUN_LIFE`.
         refresh: Whether every run is executed, and its result kept.
         persists: Whether results outlive the process.
         serializer: Of results that do, and of all in a store that others may read.
@@ -188,8 +196,11 @@ def check_caching(
             return None
         text = "persist_result=True keeps results by their key, and NO_CACHE has none"
         raise check.bad_value(text)
+    policy = DEFAULT if policy is None else policy
+    if expiration is None and key_fn is None and RUN_ID in parts_of(policy):
+        expiration = RUN_LIFE
     return Caching(
-        policy=DEFAULT if policy is None else policy,
+        policy=policy,
         key_fn=key_fn,
         expiration=expiration,
         refresh=refresh,
@@ -212,7 +223,9 @@ def check_serializer(check: Checker, value: Any, *, persists: bool) -> None:
         return
     if not isinstance(value, str) or value not in SERIALIZERS:
         known = " or ".join(map(repr, SERIALIZERS))
-        raise check.bad_value(f"result_serializer must be {known}, got {value!r}")
+        raise check.bad_value(
+            f"result_serializer must be {known}, got {safe_repr(value)}"
+        )
     if not persists:
         raise check.bad_value("result_serializer needs persist_result=True")
 
@@ -222,7 +235,7 @@ def flag(check: Checker, given: Mapping[str, Any], option: str) -> bool:
     value = given.get(option)
     if value is None or isinstance(value, bool):
         return bool(value)
-    raise check.bad_type(f"{option} must be True or False, got {value!r}")
+    raise check.bad_type(f"{option} must be True or False, got {safe_repr(value)}")
 
 
 def check_policy(check: Checker, policy: Any, parameters: tuple[str, ...]) -> None:
@@ -231,7 +244,7 @@ def check_policy(check: Checker, policy: Any, parameters: tuple[str, ...]) -> No
         return
     if not isinstance(policy, CachePolicy):
         text = "cache_policy must be one of engine.cache_policies"
-        raise check.bad_type(f"{text}, got {policy!r}")
+        raise check.bad_type(f"{text}, got {safe_repr(policy)}")
     for name in sorted(policy.exclusions()):
         if name not in (*parameters, "self", "cls"):
             known = ", ".join(parameters) or "no parameters"
@@ -257,7 +270,8 @@ def check_expiration(check: Checker, value: Any) -> timedelta | None:
     if value is None:
         return None
     if not isinstance(value, timedelta):
-        raise check.bad_type(f"cache_expiration must be a timedelta, got {value!r}")
+        text = "cache_expiration must be a timedelta"
+        raise check.bad_type(f"{text}, got {safe_repr(value)}")
     if value <= timedelta():
         raise check.bad_value(f"cache_expiration must be positive, got {value}")
     return value

@@ -6,6 +6,7 @@ import functools
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Iterator
@@ -48,6 +49,8 @@ from engine.results import (
 )
 from engine.settings import SecretStr, temporary_settings
 from engine.transactions import Transaction
+
+HOUR = timedelta(hours=1)
 
 
 @pytest.fixture(autouse=True)
@@ -334,6 +337,38 @@ class TestPolicies:
             key = str(error)
             assert "'name'" in key  # it need not be raised
         assert key
+
+    @given(
+        made=st.text() | st.none() | st.integers() | st.binary(), persists=st.booleans()
+    )
+    def test_whatever_a_function_makes_is_a_key_or_a_clear_error(
+        self, made: Any, persists: bool
+    ) -> None:
+        """A text finds the result again; anything else is said to be none."""
+        counting = Counter[str]()
+
+        @task(cache_key_fn=lambda _context, _parameters: made, persist_result=persists)
+        def count() -> int:
+            counting["calls"] += 1
+            return counting["calls"]
+
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            use_result_store(
+                FileResultStore(Path(folder)) if persists else MemoryResultStore()
+            ),
+        ):
+            states = [count(return_state=True) for _ in range(2)]
+        if isinstance(made, str) and made:
+            assert [(s.name, s.data) for s in states] == [
+                ("Completed", 1),
+                ("Cached", 1),
+            ]
+        elif made is None:
+            assert [s.data for s in states] == [1, 2]
+        else:
+            assert "the cache key of task 'count' must" in str(states[0].message)
+            assert counting["calls"] == 0
 
     def test_parameters_can_be_left_out(self) -> None:
         """One or many, of one policy or of several together."""
@@ -806,6 +841,23 @@ class TestOptions:
         with pytest.raises(TypeError, match="cache_policy"):
             flow(cache_policy=INPUTS)(lambda: 1)  # type: ignore[call-overload]
 
+    def test_results_of_one_run_have_an_end(self) -> None:
+        """Nobody finds them after the run, so they must not stay for ever."""
+        options: list[tuple[dict[str, Any], timedelta | None]] = [
+            ({"persist_result": True}, timedelta(days=7)),
+            ({"cache_policy": INPUTS + RUN_ID}, timedelta(days=7)),
+            ({"cache_policy": DEFAULT, "cache_expiration": HOUR}, HOUR),
+            ({"cache_policy": DEFAULT, "cache_key_fn": lambda *_: "key"}, None),
+            ({"cache_policy": INPUTS}, None),
+        ]
+        for given_options, life in options:
+            store = MemoryResultStore()
+            with use_result_store(store):
+                task(lambda: 1, name="step", **given_options)()
+            (found,) = store._records.values()
+            ends_at = found.created_at + (life or timedelta()).total_seconds()
+            assert found.expires_at == (ends_at if life else None)
+
     def test_copies_may_change_or_lose_their_caching(self) -> None:
         """What is not given stays."""
         counting = Counting()
@@ -845,7 +897,7 @@ class TestPersistence:
         made = counting.task(way, persist_result=True, cache_policy=INPUTS)
         states = calls_of(way, made, 1, 1, 2)
         assert [s.name for s in states] == ["Completed", "Cached", "Completed"]
-        files = list((home / "results").iterdir())
+        files = list((home / "results").rglob("*.result"))
         assert len(files) == 2
         assert sorted(path.read_bytes().splitlines()[-1] for path in files) == [
             b"[1,10]", b"[2,20]",

@@ -1,5 +1,6 @@
 """Keeping results: stores, files, serializers, and what must not be trusted."""
 
+import itertools
 import math
 import os
 import pickle
@@ -25,6 +26,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import ROOT
 
+from engine.files import DRAFT_MARK
 from engine.results import (
     FileResultStore,
     MemoryResultStore,
@@ -34,9 +36,10 @@ from engine.results import (
     home_store,
     use_result_store,
 )
+from engine.results import files as files_module
 from engine.results.current import memory_store
 from engine.results.exceptions import UnreadableResultError
-from engine.results.files import checksum, compose, parse
+from engine.results.files import DRAFT_LIFE, LOOKS, checksum, compose, parse
 from engine.results.serializers import (
     CopySerializer,
     JsonSerializer,
@@ -106,6 +109,14 @@ class TestMemory:
         assert memory_store() is not mine
 
 
+def keys_side_by_side(store: FileResultStore, count: int) -> list[str]:
+    """Return keys whose files are in one folder."""
+    keys = (f"key-{number}" for number in itertools.count())
+    folder = store.path_of("key").parent
+    beside = (key for key in keys if store.path_of(key).parent == folder)
+    return list(itertools.islice(beside, count))
+
+
 class TestFiles:
     def test_it_gives_back_what_was_written(self, tmp_path: Path) -> None:
         """Also to another store of the same folder; every fact of it."""
@@ -127,7 +138,7 @@ class TestFiles:
         for key in keys:
             store.write(record(key))
         assert [store.read(key) for key in keys] == [record(key) for key in keys]
-        assert {path.parent for path in tmp_path.rglob("*.result")} == {
+        assert {path.parent.parent for path in tmp_path.rglob("*.result")} == {
             tmp_path / "results"
         }
 
@@ -140,18 +151,19 @@ class TestFiles:
 
     @pytest.mark.skipif(os.name != "posix", reason="Windows has no such bits")
     def test_files_are_for_their_owner_only(self, tmp_path: Path) -> None:
-        """Whatever the umask is, and so is their folder."""
+        """Whatever the umask is, and so are their folders, and those above."""
         before = os.umask(0)
         try:
-            store = FileResultStore(tmp_path / "results")
+            store = FileResultStore(tmp_path / "home" / "results")
             store.write(record())
         finally:
             os.umask(before)
-        modes = [
-            stat.S_IMODE(path.stat().st_mode)
-            for path in (tmp_path / "results", store.path_of("key"))
-        ]
-        assert modes == [0o700, 0o600]
+        modes = {
+            path: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.rglob("*")
+        }
+        assert modes.pop(store.path_of("key")) == 0o600
+        assert len(modes) == 3
+        assert set(modes.values()) == {0o700}
 
     @pytest.mark.parametrize(
         ("content", "problem"),
@@ -169,6 +181,7 @@ class TestFiles:
         """And a warning that names it."""
         store = FileResultStore(tmp_path)
         path = store.path_of("key")
+        path.parent.mkdir()
         path.write_bytes(content)
         assert_unreadable(store, path, problem)
 
@@ -202,6 +215,7 @@ class TestFiles:
         store = FileResultStore(tmp_path)
         rest = header + b"\n1"
         content = b"\n".join((b"engine-result 1", checksum(rest), rest))
+        store.path_of("key").parent.mkdir()
         store.path_of("key").write_bytes(content)
         assert_unreadable(store, store.path_of("key"), "header")
 
@@ -209,22 +223,71 @@ class TestFiles:
         """A file that was renamed is not taken for what its name says."""
         store = FileResultStore(tmp_path)
         store.write(record("other"))
+        store.path_of("key").parent.mkdir()
         store.path_of("other").rename(store.path_of("key"))
         assert_unreadable(store, store.path_of("key"), "another key")
 
     def test_what_cannot_be_opened_is_a_miss(self, tmp_path: Path) -> None:
         """A folder in the place of the file, for one."""
         store = FileResultStore(tmp_path)
-        store.path_of("key").mkdir()
+        store.path_of("key").mkdir(parents=True)
         assert_unreadable(store, store.path_of("key"), "")
 
     def test_what_cannot_be_written_leaves_no_draft(self, tmp_path: Path) -> None:
         """The error goes on, and the folder is as before."""
         store = FileResultStore(tmp_path)
-        store.path_of("key").mkdir()
+        store.path_of("key").mkdir(parents=True)
         with pytest.raises(IsADirectoryError):
             store.write(record())
-        assert list(tmp_path.iterdir()) == [store.path_of("key")]
+        assert list(tmp_path.rglob("*.*")) == [store.path_of("key")]
+
+    def test_what_has_expired_goes_when_something_is_written_beside_it(
+        self, tmp_path: Path
+    ) -> None:
+        """What may still be used stays, and so does what is no result of ours."""
+        store = FileResultStore(tmp_path)
+        old, new, fresh, lasting = keys_side_by_side(store, 4)
+        store.write(record(fresh, expires_at=time.time() + 1000))
+        store.write(record(lasting))
+        foreign = store.path_of(old).with_name("notes.txt")
+        foreign.write_text("not a result")
+        store.write(record(old, expires_at=time.time() - 1))
+        assert store.path_of(old).exists(), "nothing else was written since"
+        store.write(record(new))
+        assert not store.path_of(old).exists()
+        kept = [store.path_of(key) for key in (new, fresh, lasting)]
+        assert set(store.path_of(old).parent.iterdir()) == {foreign, *kept}
+
+    def test_drafts_of_killed_processes_go_in_time(self, tmp_path: Path) -> None:
+        """One that is young may be being written at this moment."""
+        store = FileResultStore(tmp_path)
+        path = store.path_of("key")
+        path.parent.mkdir()
+        old, young = (path.with_name(f"{path.name}{DRAFT_MARK}{x}") for x in "ab")
+        for draft in (old, young):
+            draft.write_bytes(b"half a res")
+        os.utime(old, (0, time.time() - DRAFT_LIFE - 1))
+        store.write(record())
+        assert set(path.parent.iterdir()) == {path, young}
+
+    def test_writing_looks_at_a_few_files_only(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """However many there are, and whatever became of them meanwhile."""
+        store = FileResultStore(tmp_path)
+        keys = keys_side_by_side(store, 2 * LOOKS)
+        looked: list[Path] = []
+
+        def vanished(path: Path) -> float:
+            looked.append(path)
+            raise FileNotFoundError
+
+        monkeypatch.setattr(files_module, "useless_at", vanished)
+        for key in keys:
+            store.write(record(key))
+        looked.clear()
+        store.write(record(keys[0]))
+        assert len(looked) == LOOKS
 
     def test_readers_never_see_a_part(self, tmp_path: Path) -> None:
         """Threads that read while others write get whole results only."""
@@ -247,7 +310,7 @@ class TestFiles:
         for thread in threads:
             thread.join()
         assert all(one is not None and one.payload in payloads for one in found)
-        assert [path.suffix for path in tmp_path.iterdir()] == [".result"]
+        assert [path.suffix for path in tmp_path.rglob("*.*")] == [".result"]
 
     def test_two_processes_share_a_folder(self, tmp_path: Path) -> None:
         """What one has kept, the other finds; both write at once and nothing breaks."""
@@ -280,7 +343,8 @@ class TestFiles:
     def test_the_home_store_is_below_the_home(self, home: Path) -> None:
         """In a folder that is made with the first result."""
         home_store().write(record())
-        assert [path.parent for path in home.rglob("*.result")] == [home / "results"]
+        (path,) = home.rglob("*.result")
+        assert path.parent.parent == home / "results"
 
 
 def assert_unreadable(store: FileResultStore, path: Path, problem: str) -> None:

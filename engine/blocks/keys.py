@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from engine.blocks.exceptions import BlockKeyError
-from engine.blocks.files import create_whole
+from engine.files import create_whole
 from engine.settings.current import get_current_settings
 from engine.settings.parse import split_keys
 from engine.settings.secret import SecretStr

@@ -19,9 +19,9 @@ from typing import Any, Final
 from uuid import UUID, uuid4
 
 from engine.blocks.exceptions import BlockDataError, BlockStoreError
-from engine.blocks.files import create_empty
 from engine.blocks.names import Reference
 from engine.blocks.store import StoredBlock
+from engine.files import create_empty
 
 Execute = Callable[..., list[Any]]
 
@@ -170,7 +170,7 @@ class SqliteStore:
 
     @contextmanager
     def _connected(self, operation: str) -> Generator[sqlite3.Connection, None, None]:
-        uri = f"{self._path.absolute().as_uri()}?mode=rw"
+        uri = f"{uri_of(self._path.absolute())}?mode=rw"
         try:
             with closing(
                 sqlite3.connect(
@@ -196,6 +196,16 @@ class SqliteStore:
         else:
             return version
         raise BlockStoreError(self._path, operation, problem)
+
+
+def uri_of(path: Path) -> str:
+    """Return an absolute path in the form that SQLite takes.
+
+    It refuses a host: a folder that Windows has from another machine is a path that
+    begins with two more slashes.
+    """
+    uri = path.as_uri()
+    return uri if uri.startswith("file:///") else uri.replace("//", "////", 1)
 
 
 def _stored(reference: Reference, row: tuple[Any, ...]) -> StoredBlock:

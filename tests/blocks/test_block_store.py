@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from uuid import UUID, uuid4
 
 import pytest
@@ -16,8 +16,9 @@ from engine.blocks import Block, BlockStore, MemoryStore
 from engine.blocks import sqlite as sqlite_module
 from engine.blocks.exceptions import BlockDataError, BlockStoreError
 from engine.blocks.names import Reference
-from engine.blocks.sqlite import SCHEMA_VERSION, SqliteStore
-from engine.blocks.system import String
+from engine.blocks.sqlite import SCHEMA_VERSION, SqliteStore, uri_of
+from engine.blocks.system import Secret, String
+from engine.settings import temporary_settings
 
 X = Reference("string", "x")
 ROOT = Path(__file__).parents[2]
@@ -236,6 +237,36 @@ def test_a_failed_write_leaves_the_store_as_it_was(
     monkeypatch.undo()
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("SELECT count(*) FROM blocks").fetchone() == (1,)
+
+
+@pytest.mark.parametrize("name", ["a#b?c=d&e", "100% ü", "mode=ro", " "])
+def test_any_folder_can_hold_the_store(tmp_path: Path, name: str) -> None:
+    with temporary_settings(home=tmp_path / name):
+        String(value="s").save("x")
+        assert String.load("x").value == "s"
+    assert (tmp_path / name / "blocks.sqlite3").exists()
+
+
+@pytest.mark.parametrize(
+    ("path", "uri"),
+    [
+        (r"C:\Users\U #1\blocks.sqlite3", "file:///C:/Users/U%20%231/blocks.sqlite3"),
+        (r"\\server\share\blocks.sqlite3", "file:////server/share/blocks.sqlite3"),
+    ],
+)
+def test_paths_of_windows_are_given_to_sqlite_as_it_takes_them(
+    path: str, uri: str
+) -> None:
+    """It refuses a host in its URIs, which a network folder's would be."""
+    assert uri_of(PureWindowsPath(path)) == uri  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["con", "nul", "aux", "com1", "lpt1", "-", "prn-1"])
+def test_names_that_windows_keeps_for_devices_are_names(name: str) -> None:
+    """Blocks are rows, and no file is named after one."""
+    Secret(value="s").save(name)
+    assert Secret.load(name).get() == "s"
+    assert Block.names() == [f"secret/{name}"]
 
 
 def test_nothing_but_the_store_is_left_behind(path: Path) -> None:
