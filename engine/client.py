@@ -9,14 +9,13 @@ that a call of a flow would use here.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeGuard
 from uuid import UUID
 
-import anyio.to_thread
 import attrs
 
+from engine.blocks._bridge import in_thread
 from engine.blocks.document import (
     BlockDocument,
     delete_document,
@@ -35,9 +34,6 @@ if TYPE_CHECKING:
     from engine.states import StateType
 
 __all__ = ["BlockDocument", "EngineClient", "ObjectNotFound", "get_client"]
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 AnyRun = FlowRun | TaskRun | RunRecord
 
@@ -94,10 +90,12 @@ class EngineClient:
         """
         try:
             return await in_thread(
-                read_document_by_name,
-                name,
-                block_type_slug,
-                include_secrets=include_secrets,
+                partial(
+                    read_document_by_name,
+                    name,
+                    block_type_slug,
+                    include_secrets=include_secrets,
+                )
             )
         except BlockNotFoundError:
             identity = f"{block_type_slug}/{name}"
@@ -116,7 +114,7 @@ class EngineClient:
             BlockError: One of them cannot be read; the error names it.
         """
         return await in_thread(
-            read_documents, block_type_slug, include_secrets=include_secrets
+            partial(read_documents, block_type_slug, include_secrets=include_secrets)
         )
 
     async def delete_block_document(self, block_document_id: UUID | str) -> None:
@@ -127,7 +125,7 @@ class EngineClient:
             BlockStoreError: The store cannot be used.
         """
         block_id = as_uuid(block_document_id)
-        if block_id is None or not await in_thread(delete_document, block_id):
+        if block_id is None or not await in_thread(partial(delete_document, block_id)):
             raise ObjectNotFound("block document", str(block_document_id))
 
     async def read_flow_run(self, flow_run_id: str) -> FlowRun | RunRecord:
@@ -138,9 +136,7 @@ class EngineClient:
             NoEngineError: There is no engine.
         """
         for run in engine_for("read_flow_run").runs():
-            if run.id == flow_run_id and not isinstance(run, TaskRun):
-                if is_task(run):
-                    break
+            if run.id == flow_run_id and is_of_flow(run):
                 return run
         raise ObjectNotFound("flow run", flow_run_id)
 
@@ -166,9 +162,7 @@ class EngineClient:
         return [
             run
             for run in engine.runs(name=name, state_type=state_type)
-            if isinstance(run, TaskRun | RunRecord)
-            and is_task(run)
-            and flow_run_id in (None, nearest_flow(run, known))
+            if is_of_task(run) and flow_run_id in (None, nearest_flow(run, known))
         ]
 
     async def cancel_flow_run(
@@ -205,17 +199,20 @@ def engine_for(call: str) -> Engine:
     return engine
 
 
-def is_task(run: AnyRun) -> bool:
+def is_of_flow(run: AnyRun) -> TypeGuard[FlowRun | RunRecord]:
+    """Whether a run, live or ended, is one of a flow."""
+    return run.kind == "flow"
+
+
+def is_of_task(run: AnyRun) -> TypeGuard[TaskRun | RunRecord]:
     """Whether a run, live or ended, is one of a task."""
-    return (
-        run.kind == "task" if isinstance(run, RunRecord) else isinstance(run, TaskRun)
-    )
+    return run.kind == "task"
 
 
 def nearest_flow(run: AnyRun, known: dict[str, AnyRun]) -> str | None:
     """Return the flow run that a task's run is a part of; None outside of flows."""
     above = run.parent_run_id
-    while above is not None and above in known and is_task(known[above]):
+    while above is not None and above in known and is_of_task(known[above]):
         above = known[above].parent_run_id
     return above
 
@@ -228,10 +225,3 @@ def as_uuid(given: UUID | str) -> UUID | None:
         return UUID(given)
     except (ValueError, AttributeError, TypeError):
         return None
-
-
-async def in_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Make a call that waits for files without holding the loop."""
-    made: Any = partial(call, *args, **kwargs)
-    result: T = await anyio.to_thread.run_sync(made)
-    return result

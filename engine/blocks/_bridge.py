@@ -16,6 +16,7 @@ import anyio.to_thread
 from anyio.lowlevel import RunVar
 
 from engine.context import CURRENT
+from engine.dispatch.caller import CallerDispatcher
 from engine.dispatch.here import running_backend
 
 T = TypeVar("T")
@@ -32,12 +33,16 @@ def in_async_code() -> bool:
 
     It can if an event loop runs in its thread, unless the loop is being held by a sync
     flow or task that was called right there. That run's own thread tells it from its
-    async hooks, which run on another loop meanwhile.
+    async hooks, which run on another loop meanwhile; what the loop is to the run tells
+    it from code on a loop that the run has started.
     """
     if running_backend() is None:
         return False
     run = CURRENT.get()
-    return run is None or run.driver != get_ident()
+    if run is None or run.driver != get_ident():
+        return True
+    on = run.dispatcher
+    return not (isinstance(on, CallerDispatcher) and on.holds_loop)
 
 
 def do(call: str, work: Callable[[], T], *, abandon: bool) -> Any:
@@ -57,12 +62,13 @@ def do(call: str, work: Callable[[], T], *, abandon: bool) -> Any:
     """
     if not in_async_code():
         return work()
-    coroutine: Any = _in_thread(work, abandon)
+    coroutine: Any = in_thread(work, abandon=abandon)
     coroutine.__qualname__ = call
     return coroutine
 
 
-async def _in_thread(work: Callable[[], T], abandon: bool) -> T:
+async def in_thread(work: Callable[[], T], *, abandon: bool = False) -> T:
+    """Do *work* in a worker thread; see `do`."""
     return await anyio.to_thread.run_sync(
         work, abandon_on_cancel=abandon, limiter=_loop_limiter()
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from engine.blocks import codec
+from engine.blocks._bridge import do
 from engine.blocks.current import current_store
 from engine.blocks.exceptions import BlockDataError
 from engine.blocks.names import Reference
@@ -17,13 +18,13 @@ from engine.blocks.store import BlockStore, StoredBlock
 from engine.settings.shapes import is_dict, is_list
 
 
-def rotate_secrets() -> int:
-    """Encrypt every secret in the current store with the first key; blocks its thread.
+def rotate_secrets() -> Any:
+    """Encrypt every secret in the current store with the first key.
 
     It can be interrupted and called again, and blocks may be saved meanwhile.
 
     Returns:
-        How many blocks have secrets.
+        How many blocks have secrets; in async code an awaitable for it.
 
     Raises:
         MissingExtraError: There are secrets and the extra ``secrets`` is not installed.
@@ -31,8 +32,12 @@ def rotate_secrets() -> int:
         BlockDataError: A block's data is damaged.
         BlockStoreError: The store cannot be used.
     """
-    store = current_store()
-    return sum(_rotate(store, reference) for reference in store.references())
+
+    def work() -> int:
+        store = current_store()
+        return sum(_rotate(store, reference) for reference in store.references())
+
+    return do("rotate_secrets()", work, abandon=False)
 
 
 def _rotate(store: BlockStore, reference: Reference) -> bool:

@@ -3,16 +3,17 @@
 import gc
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 from uuid import UUID
 
 import anyio
 import anyio.lowlevel
+import anyio.to_thread
 import pytest
 
-from engine import flow
-from engine.blocks import Block, MemoryStore, use_store
+from engine import flow, task
+from engine.blocks import Block, MemoryStore, rotate_secrets, use_store
 from engine.blocks._bridge import THREADS, do, in_async_code
 from engine.blocks.exceptions import BlockExistsError, BlockNameError
 from engine.blocks.system import String
@@ -29,17 +30,26 @@ class WatchedStore(MemoryStore):
         self.go_on = threading.Event()
         self.go_on.set()
 
-    def put(self, *args: Any, **kwargs: Any) -> Any:
+    def wait(self) -> None:
         self.threads.add(threading.current_thread())
         self.entered.set()
         self.go_on.wait(5)
+
+    def put(self, *args: Any, **kwargs: Any) -> Any:
+        self.wait()
         return super().put(*args, **kwargs)
 
     def get(self, *args: Any) -> Any:
-        self.threads.add(threading.current_thread())
-        self.entered.set()
-        self.go_on.wait(5)
+        self.wait()
         return super().get(*args)
+
+    def delete(self, *args: Any) -> bool:
+        self.wait()
+        return super().delete(*args)
+
+    def references(self, *args: Any) -> Any:
+        self.wait()
+        return super().references(*args)
 
 
 @pytest.fixture
@@ -76,21 +86,48 @@ async def test_the_waiting_is_never_on_the_loops_thread(store: WatchedStore) -> 
     assert threading.current_thread() not in store.threads
 
 
-async def test_the_loop_goes_on_while_the_store_hangs(store: WatchedStore) -> None:
-    store.go_on.clear()
-    saved: list[Any] = []
+CALLS = {
+    "save": lambda: String(value="s").save("y"),
+    "load": lambda: String.load("x"),
+    "load by reference": lambda: Block.load("string/x"),
+    "delete": lambda: String.delete("x"),
+    "names": Block.names,
+    "rotate_secrets": rotate_secrets,
+}
 
-    async def save() -> None:
-        saved.append(await String(value="s").save("x"))
 
+@pytest.mark.parametrize("call", CALLS.values(), ids=list(CALLS))
+@pytest.mark.parametrize("inside", ["plain", "flow", "hook"])
+async def test_the_loop_goes_on_while_the_store_hangs(
+    store: WatchedStore, call: Callable[[], Any], inside: str
+) -> None:
+    """In plain code, in a flow and in its hooks."""
+    done = anyio.Event()
+
+    async def use(*_: object) -> None:
+        await call()
+        done.set()
+
+    async def nothing() -> None:
+        """Do nothing."""
+
+    programs = {
+        "plain": use,
+        "flow": flow(use, name="work"),
+        "hook": flow(nothing, on_completion=[use]),
+    }
     with use_store(store):
+        await String(value="s").save("x")
+        store.entered.clear()
+        store.go_on.clear()
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(save)
+            tasks.start_soon(programs[inside])
             while not store.entered.is_set():
                 await anyio.lowlevel.checkpoint()
-            assert not saved
+            await anyio.wait_all_tasks_blocked()
+            assert not done.is_set()
             store.go_on.set()
-    assert saved
+            await done.wait()
 
 
 async def test_errors_are_raised_where_it_is_awaited() -> None:
@@ -224,3 +261,39 @@ def test_an_async_hook_of_a_sync_flow_awaits() -> None:
 
     save()
     assert seen == ["s"]
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@pytest.mark.parametrize("kind", [flow, task])
+def test_code_on_a_loop_that_a_sync_run_has_started_is_async_code(
+    kind: Any, backend: str
+) -> None:
+    """As ``asyncio.run(main())`` is in the body of a sync flow."""
+
+    async def main() -> str:
+        await String(value="s").save("x")
+        return (await String.load("x")).value
+
+    @kind
+    def run_a_loop() -> Any:
+        return anyio.run(main, backend=backend), String.load("x").value
+
+    assert run_a_loop() == ("s", "s")
+
+
+async def test_a_sync_task_on_a_loop_that_a_sync_flow_has_started_is_sync_code() -> (
+    None
+):
+    @task
+    def load() -> str:
+        return String.load("x").value
+
+    async def main() -> tuple[str, str]:
+        return load(), (await String.load("x")).value
+
+    @flow
+    def run_a_loop() -> Any:
+        String(value="s").save("x")
+        return anyio.run(main)
+
+    assert await anyio.to_thread.run_sync(run_a_loop) == ("s", "s")
