@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from engine.states import TERMINAL, State
 
@@ -12,14 +12,29 @@ if TYPE_CHECKING:
     from engine.states import StateType
 
 
+class RunPolicy(NamedTuple):
+    """How often the body of a run is tried again.
+
+    Attributes:
+        retries: How many further attempts a failure gets.
+        retry_delay: Seconds before each retry; the last one repeats; empty is none.
+    """
+
+    retries: int
+    retry_delay: tuple[float, ...]
+
+
 class Run:
     """A run as it was when it entered `state`: an immutable view.
 
     Attributes:
         state: The state it was in.
+        state_id: None, as states have no identity of their own.
     """
 
     __slots__ = ("_actor", "state")
+
+    state_id: ClassVar[None] = None
 
     def __init__(self, actor: RunActor, state: State[Any]) -> None:
         self._actor = actor
@@ -36,6 +51,16 @@ class Run:
         return self._actor.name
 
     @property
+    def kind(self) -> Literal["flow", "task"]:
+        """What it is a run of."""
+        return self._actor.definition.kind
+
+    @property
+    def definition_name(self) -> str:
+        """The name of the flow or task."""
+        return self._actor.definition.name
+
+    @property
     def parameters(self) -> dict[str, Any]:
         """The arguments by parameter name, defaults included; a new dict."""
         return self._actor.parameters
@@ -44,6 +69,11 @@ class Run:
     def tags(self) -> list[str]:
         """The run's tags, sorted."""
         return sorted(self._actor.tags)
+
+    @property
+    def labels(self) -> dict[str, Any]:
+        """Empty, as only a server sets any: what users set are `tags`."""
+        return {}
 
     @property
     def state_type(self) -> StateType:
@@ -105,9 +135,19 @@ class Run:
 
 
 class FlowRun(Run):
-    """One execution of a flow, as it was when it entered `state`."""
+    """One execution of a flow, as it was when it entered `state`.
+
+    Attributes:
+        flow_id: None, as only a server gives flows an identity: see `flow_name`.
+        deployment_id: None, as only a server has deployments.
+        auto_scheduled: False: somebody's code has called it.
+    """
 
     __slots__ = ()
+
+    flow_id: ClassVar[None] = None
+    deployment_id: ClassVar[None] = None
+    auto_scheduled: ClassVar[bool] = False
 
     @property
     def flow_name(self) -> str:
@@ -120,9 +160,21 @@ class FlowRun(Run):
         return self._actor.definition.options.version
 
     @property
+    def empirical_policy(self) -> RunPolicy:
+        """How often it is retried."""
+        options = self._actor.definition.options
+        return RunPolicy(options.retries, options.delays)
+
+    @property
     def parent_flow_run_id(self) -> str | None:
         """The flow run that this one is a part of; None at the top."""
         return self.flow_run_id
+
+    @property
+    def parent_task_run_id(self) -> str | None:
+        """The task run that has started this one; None if that was no task's."""
+        above = self.parent_run_id
+        return None if above == self.flow_run_id else above
 
     @property
     def root_flow_run_id(self) -> str:
@@ -140,6 +192,30 @@ class TaskRun(Run):
     def task_name(self) -> str:
         """The task's name."""
         return self._actor.definition.name
+
+    @property
+    def task_key(self) -> str:
+        """Where the task's function is defined, such as ``shop.orders.pay``."""
+        from engine.cache_policies import identity
+
+        definition: Any = self._actor.definition
+        module, name, _ = identity(definition)
+        return f"{module}.{name}"
+
+    @property
+    def dynamic_key(self) -> str:
+        """What tells it from other runs of its task: its `id`."""
+        return self.id
+
+    @property
+    def flow_run_run_count(self) -> int | None:
+        """Which attempt the flow run around it is at now.
+
+        None outside of flows, and when that run is over and forgotten.
+        """
+        lineage = self._actor.lineage
+        flow = None if lineage is None else lineage.flow
+        return None if flow is None else int(flow.attempt)
 
 
 def view(actor: RunActor, state: State[Any] | None = None) -> FlowRun | TaskRun:

@@ -13,6 +13,7 @@ import json
 import os
 from copy import copy
 from datetime import UTC, datetime
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
@@ -20,11 +21,13 @@ import attrs
 from engine.context import CURRENT, IN_HOOK
 from engine.exceptions import MissingContextError
 from engine.runs import view
+from engine.states import State, StateType
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from engine.actors.run import RunActor
+    from engine.runs import Run
 
 __all__ = ["RunContext", "delivery", "flow_run", "get_run_context", "task_run"]
 
@@ -43,54 +46,48 @@ def current_task() -> RunActor | None:
     return run if run is not None and run.definition.kind == "task" else None
 
 
-def link(kind: str, page: str) -> Callable[[RunActor], str | None]:
-    """Return what makes the address of a run below the server's; None without one."""
+def link(run: Run, page: str = "") -> str | None:
+    """Return the address of a run below the server's; None without one."""
+    # At the first use: a program that never asks for it has no settings to read.
+    from engine.settings import get_current_settings
 
-    def read(run: RunActor) -> str | None:
-        # At the first use: a program that never asks for it has no settings to read.
-        from engine.settings import get_current_settings
-
-        url = get_current_settings().api.url
-        return None if url is None else f"{url.rstrip('/')}/{kind}/{page}{run.id}"
-
-    return read
+    url = get_current_settings().api.url
+    return None if url is None else f"{url.rstrip('/')}/{run.kind}-runs/{page}{run.id}"
 
 
-COMMON: Final[dict[str, tuple[Callable[[RunActor], Any], Any]]] = {
-    "id": (lambda run: run.id, None),
-    "name": (lambda run: run.name, None),
-    "parameters": (lambda run: run.parameters, {}),
-    "tags": (lambda run: sorted(run.tags), []),
-    "attempt": (lambda run: run.attempt, 0),
-    "run_count": (lambda run: run.attempt, 0),
-    "parent_run_id": (lambda run: run.lineage and run.lineage.parent_id, None),
-    "state": (lambda run: run.state, None),
+COMMON: Final[dict[str, Any]] = {
+    "id": None,
+    "name": None,
+    "parameters": {},
+    "tags": [],
+    "attempt": 0,
+    "run_count": 0,
+    "parent_run_id": None,
+    "state": None,
+    "api_url": None,
+    "ui_url": None,
 }
-FLOW_RUN: Final[dict[str, tuple[Callable[[RunActor], Any], Any]]] = {
+FLOW_RUN: Final[dict[str, Any]] = {
     **COMMON,
-    "flow_name": (lambda run: run.definition.name, None),
-    "flow_version": (lambda run: run.definition.options.version, None),
-    "scheduled_start_time": (
-        lambda run: datetime.fromtimestamp(run.created, UTC),
-        None,
-    ),
-    "parent_flow_run_id": (lambda run: run.lineage and run.lineage.flow_run_id, None),
-    "root_flow_run_id": (
-        lambda run: run.lineage.root_id if run.lineage else run.id,
-        None,
-    ),
-    "parent_deployment_id": (lambda run: None, None),
-    "job_variables": (lambda run: {}, {}),
-    "api_url": (link("flow-runs", ""), None),
-    "ui_url": (link("flow-runs", "flow-run/"), None),
+    "flow_name": None,
+    "flow_version": None,
+    "scheduled_start_time": None,
+    "parent_flow_run_id": None,
+    "root_flow_run_id": None,
+    "parent_deployment_id": None,
+    "job_variables": {},
 }
-TASK_RUN: Final[dict[str, tuple[Callable[[RunActor], Any], Any]]] = {
-    **COMMON,
-    "task_name": (lambda run: run.definition.name, None),
-    "flow_run_id": (lambda run: run.lineage and run.lineage.flow_run_id, None),
-    "api_url": (link("task-runs", ""), None),
-    "ui_url": (link("task-runs", "task-run/"), None),
+TASK_RUN: Final[dict[str, Any]] = {**COMMON, "task_name": None, "flow_run_id": None}
+"""The attributes, and what they are outside of any run."""
+
+READERS: Final[dict[str, Callable[[Run], Any]]] = {
+    "scheduled_start_time": lambda run: run.expected_start_time,
+    "api_url": link,
+    "ui_url": lambda run: link(run, f"{run.kind}-run/"),
+    "parent_deployment_id": lambda run: None,
+    "job_variables": lambda run: {},
 }
+"""How attributes are read that the view of a run does not have."""
 
 
 class RunAttributes:
@@ -100,7 +97,7 @@ class RunAttributes:
         self,
         kind: str,
         current: Callable[[], RunActor | None],
-        attributes: dict[str, tuple[Callable[[RunActor], Any], Any]],
+        attributes: dict[str, Any],
     ) -> None:
         self._kind = kind
         self._current = current
@@ -111,7 +108,7 @@ class RunAttributes:
             known = ", ".join(self._attributes)
             text = f"engine.runtime.{self._kind} has no {name!r}; it has {known}"
             raise AttributeError(text)
-        read, default = self._attributes[name]
+        default = self._attributes[name]
         variable = f"ENGINE__RUNTIME__{self._kind}__{name}".upper()
         given = os.environ.get(variable)
         if given is not None:
@@ -122,7 +119,7 @@ class RunAttributes:
             raise ValueError(text)
         run = self._current()
         if run is not None:
-            return read(run)
+            return READERS.get(name, attrgetter(name))(view(run))
         if name == "scheduled_start_time":
             return datetime.now(UTC)
         return copy(default)  # a new list or dictionary for everybody
@@ -132,17 +129,38 @@ class RunAttributes:
 
 
 def cast(name: str, text: str, default: Any) -> Any:
-    """Return an environment variable's text as the type of an attribute."""
+    """Return an environment variable's text as the type of an attribute.
+
+    Raises:
+        ValueError: It does not fit.
+    """
+    if name == "state":
+        return State(StateType(text.upper()))
     if name == "scheduled_start_time":
         given = datetime.fromisoformat(text)
         return given if given.tzinfo else given.replace(tzinfo=UTC)
     if isinstance(default, dict):
-        return json.loads(text)
+        return json_object(text)
     if isinstance(default, int):
         return int(text)
     if isinstance(default, list):
         return [item for item in text.split(",") if item]
     return text
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """Return the JSON object in a text.
+
+    Raises:
+        ValueError: There is none.
+    """
+    try:
+        found: object = json.loads(text)
+    except RecursionError:
+        found = None
+    if isinstance(found, dict):
+        return found
+    raise ValueError("it is no JSON object")
 
 
 @attrs.frozen(kw_only=True)

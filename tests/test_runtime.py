@@ -3,6 +3,7 @@
 import asyncio
 import builtins
 import contextlib
+import gc
 import io
 import logging
 import sys
@@ -20,7 +21,16 @@ import structlog.testing
 from structlog.contextvars import get_contextvars, merge_contextvars
 from support import Way, in_every_way, of_each_kind
 
-from engine import Engine, flow, get_run_logger, runtime, tags, task
+from engine import (
+    Engine,
+    FlowRun,
+    TaskRun,
+    flow,
+    get_run_logger,
+    runtime,
+    tags,
+    task,
+)
 from engine.exceptions import MissingContextError
 from engine.runtime import flow_run, task_run
 from engine.settings import temporary_settings
@@ -293,6 +303,7 @@ class TestAttributes:
                 datetime(2025, 1, 2, 3, 4, 5, tzinfo=UTC),
             ),
             ("TASK_RUN__TASK_NAME", "given", "given"),
+            ("FLOW_RUN__JOB_VARIABLES", "{}", {}),
             ("TASK_RUN__ATTEMPT", "2", 2),
         ],
     )
@@ -306,13 +317,48 @@ class TestAttributes:
         assert read() == value
         assert flow(lambda: task(read)())() == value
 
-    def test_a_malformed_override_names_its_variable(
+    def test_a_state_is_given_by_its_type(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        """The environment can say which type of state a run is in."""
+        monkeypatch.setenv("ENGINE__RUNTIME__TASK_RUN__STATE", "completed")
+        assert task_run.state.is_completed()
+
+    @pytest.mark.parametrize("kind", ["flow_run", "task_run"])
+    def test_every_attribute_can_be_given(
+        self, monkeypatch: pytest.MonkeyPatch, kind: str
+    ) -> None:
+        """There is none that a test could not override."""
+        of_kind = {"parameters": "{}", "job_variables": "{}", "state": "Failed"}
+        of_kind |= {"attempt": "7", "run_count": "7"}
+        of_kind |= {"scheduled_start_time": "2025-01-02T03:04:05+00:00"}
+        attributes = getattr(runtime, kind)
+        for name in dir(attributes):
+            text = of_kind.get(name, "given")
+            monkeypatch.setenv(f"ENGINE__RUNTIME__{kind}__{name}".upper(), text)
+        found = {name: getattr(attributes, name) for name in dir(attributes)}
+        for name in found.keys() - of_kind.keys():
+            assert found[name] in ("given", ["given"])
+        assert (found["attempt"], found["state"].name) == (7, "Failed")
+
+    @pytest.mark.parametrize(
+        ("name", "text"),
+        [
+            ("RUN_COUNT", "three"),
+            ("PARAMETERS", "nonsense"),
+            ("PARAMETERS", "[1]"),
+            ("PARAMETERS", "[" * 100_000),
+            ("STATE", "Done"),
+            ("SCHEDULED_START_TIME", "yesterday"),
+        ],
+    )
+    def test_a_malformed_override_names_its_variable(
+        self, monkeypatch: pytest.MonkeyPatch, name: str, text: str
+    ) -> None:
         """What does not fit the attribute's type is an error that says where it is."""
-        monkeypatch.setenv("ENGINE__RUNTIME__FLOW_RUN__RUN_COUNT", "three")
-        with pytest.raises(ValueError, match="RUN_COUNT cannot be 'three'"):
-            flow_run.run_count  # noqa: B018
+        monkeypatch.setenv(f"ENGINE__RUNTIME__FLOW_RUN__{name}", text)
+        with pytest.raises(ValueError, match=f"{name} cannot be "):
+            getattr(flow_run, name.lower())
 
     def test_addresses_are_below_the_servers(self) -> None:
         """The pages of a run are found by the setting api.url, and None without it."""
@@ -362,6 +408,102 @@ class TestAttributes:
         found = flow(name="named")(lambda: (flow_run.name, flow_run.flow_name))()
         assert found == ("given", "named")
         assert task_run.name is None
+
+
+class TestViews:
+    """What hooks and subscribers see of a run."""
+
+    def test_a_run_says_what_it_is_a_run_of(self) -> None:
+        """Live runs and the records of ended ones have the same two attributes."""
+        kinds: list[tuple[str, str]] = []
+
+        @task(name="step")
+        def body() -> None:
+            """Do nothing."""
+
+        @flow(name="work")
+        def work() -> None:
+            kinds.extend((run.kind, run.definition_name) for run in engine.runs())
+            body()
+
+        with Engine() as engine:
+            work()
+            records = [(run.kind, run.definition_name) for run in engine.runs()]
+        assert kinds == [("flow", "work")]
+        assert sorted(records) == [("flow", "work"), ("task", "step")]
+
+    def test_a_flow_run_has_what_the_peers_has(self) -> None:
+        """What only a server could know is None, or empty; the rest is told."""
+        seen: list[FlowRun] = []
+
+        def hook(_: object, run: FlowRun, __: object) -> None:
+            seen.append(run)
+
+        @flow(retries=2, retry_delay_seconds=[1, 2], on_completion=[hook])
+        def inner() -> None:
+            """Do nothing."""
+
+        @task
+        def step() -> str | None:
+            inner()
+            return task_run.id
+
+        @flow
+        def outer() -> tuple[str | None, str | None]:
+            inner()
+            return flow_run.id, step()
+
+        flow_run_id, task_run_id = outer()
+        called, below_task = seen
+        assert called.empirical_policy == (2, (1, 2))
+        assert called.empirical_policy.retries == 2
+        assert called.parent_task_run_id is None
+        assert below_task.parent_task_run_id == task_run_id
+        assert below_task.parent_flow_run_id == called.parent_run_id == flow_run_id
+        for run in seen:
+            assert (run.flow_id, run.deployment_id, run.state_id) == (None, None, None)
+            assert (run.labels, run.auto_scheduled) == ({}, False)
+
+    def test_a_task_run_has_what_the_peers_has(self) -> None:
+        """Its keys tell its task and itself apart; the flow's attempt is the flow's."""
+        seen: list[TaskRun] = []
+
+        def hook(_: object, run: TaskRun, __: object) -> None:
+            seen.append(run)
+            counts.append(run.flow_run_run_count)
+
+        counts: list[int | None] = []
+
+        class Callee:
+            def __call__(self) -> None:
+                """Do nothing."""
+
+        @task(on_completion=[hook])
+        def step() -> None:
+            """Do nothing."""
+
+        callee = task(Callee(), on_completion=[hook])
+        partially = task(partial(Callee.__call__, None), on_completion=[hook])
+
+        @flow(retries=1)
+        def work() -> None:
+            step()
+            callee()
+            partially()
+            if flow_run.run_count == 1:
+                raise ValueError
+
+        work()
+        step()
+        assert counts == [1, 1, 1, 2, 2, 2, None]
+        assert len({run.dynamic_key for run in seen}) == 7
+        keys = [run.task_key.rpartition("<locals>.")[2] for run in seen[:3]]
+        assert keys == ["step", "Callee", "Callee.__call__"]
+        assert seen[0].task_key == seen[3].task_key == seen[6].task_key
+        assert seen[0].task_key.startswith(f"{__name__}.")
+        gc.collect()
+        assert seen[0].flow_run_run_count is None, "the flow's run is over"
+        assert (seen[0].labels, seen[0].state_id) == ({}, None)
 
 
 class Lines(list[dict[str, Any]]):

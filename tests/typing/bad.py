@@ -8,8 +8,28 @@ the check as soon as one of them finds nothing wrong with it any more.
 
 from typing import Any
 
-from engine import Engine, Flow, Hook, RunHandle, State, Task, flow, tags, task, wait
+import attrs
+
+from engine import (
+    Engine,
+    Flow,
+    Hook,
+    RunHandle,
+    State,
+    Task,
+    flow,
+    tags,
+    task,
+    transaction,
+    wait,
+)
+from engine.blocks import Block, SecretStr
+from engine.blocks.notifications import Webhook
+from engine.blocks.system import String
+from engine.cache_policies import INPUTS
+from engine.settings import get_current_settings, temporary_settings
 from engine.states import Failed
+from engine.transactions import Transaction
 
 
 @flow
@@ -105,6 +125,58 @@ def wrong_options() -> None:
     Hook("hook")  # type: ignore[arg-type]
     Hook(hook, timeout="5")  # type: ignore[arg-type]
     Hook(hook, on_error="raise")  # type: ignore[arg-type]
+
+
+def undo(transaction: Transaction) -> None: ...
+
+
+def wrong_caching() -> None:
+    task(cache_policy="inputs")  # type: ignore[call-overload]
+    task(cache_key_fn="key")  # type: ignore[call-overload]
+    task(cache_key_fn=lambda context, parameters: 1)  # type: ignore[arg-type, return-value]
+    task(cache_expiration=5)  # type: ignore[call-overload]
+    task(refresh_cache="yes")  # type: ignore[call-overload]
+    task(persist_result=1)  # type: ignore[call-overload]
+    task(result_serializer="yaml")  # type: ignore[call-overload]
+    flow(cache_policy=INPUTS)  # type: ignore[call-overload]
+    flow(persist_result=True)  # type: ignore[call-overload]
+    print(INPUTS + "x")  # type: ignore[operator]
+    print(INPUTS - 1)  # type: ignore[operator]
+
+
+def wrong_transactions() -> None:
+    task(on_rollback=undo)  # type: ignore[call-overload]
+    task(on_rollback=[hook])  # type: ignore[list-item]
+    task(on_commit=[lambda: None])  # type: ignore[list-item, misc]
+    flow(on_rollback=[undo])  # type: ignore[call-overload]
+    plain_flow.on_rollback(undo)  # type: ignore[attr-defined]
+    plain_task.on_rollback(hook)  # type: ignore[type-var]
+    plain_task.on_commit("undo")  # type: ignore[type-var]
+    plain_task.on_failure(undo)  # type: ignore[type-var]
+    transaction(5)  # type: ignore[arg-type]
+    transaction(commit_mode="late")  # type: ignore[arg-type]
+    with transaction() as txn:
+        txn.set("x")  # type: ignore[call-arg]
+        txn.get()  # type: ignore[call-arg]
+
+
+@attrs.define(kw_only=True)
+class Queue(Block):
+    url: SecretStr
+    size: int = 5
+
+
+async def wrong_blocks() -> None:
+    Queue(url=SecretStr("u"), length=5)  # type: ignore[call-arg]
+    Queue(SecretStr("u"))  # type: ignore[call-arg]
+    Queue.load(1)  # type: ignore[arg-type]
+    Queue(url=SecretStr("u")).save()  # type: ignore[call-arg]
+    size: str = Queue.load("x").size  # type: ignore[assignment]
+    queue: String = Queue.load("x")  # type: ignore[assignment]
+    Webhook(url="https://example.com", method="SEND")  # type: ignore[arg-type]
+    url: str = get_current_settings().api.url  # type: ignore[assignment]
+    temporary_settings("api_url")  # type: ignore[arg-type]
+    print(size, queue, url)
 
 
 def wrong_fan_out() -> None:

@@ -1,8 +1,11 @@
 """Right calls, and what type checkers have to infer of them. Not run."""
 
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from datetime import timedelta
 from functools import partial
-from typing import Any, assert_type
+from typing import Any, Literal, assert_type
+
+import attrs
 
 from engine import (
     Engine,
@@ -20,13 +23,35 @@ from engine import (
     as_completed,
     flow,
     quote,
+    runtime,
     tags,
     task,
+    transaction,
     unmapped,
     wait,
 )
+from engine.blocks import Block, MemoryStore, SecretStr, use_store
+from engine.blocks.notifications import SlackWebhook, Webhook
+from engine.blocks.system import Secret, String
+from engine.cache_policies import (
+    INPUTS,
+    NO_CACHE,
+    TASK_SOURCE,
+    CacheContext,
+    task_input_hash,
+)
+from engine.client import BlockDocument, get_client
+from engine.results import MemoryResultStore, use_result_store
+from engine.runs import RunRecord
+from engine.settings import (
+    ENGINE_API_URL,
+    Settings,
+    get_current_settings,
+    temporary_settings,
+)
 from engine.states import Completed, Failed
 from engine.tasks import exponential_backoff
+from engine.transactions import CommitMode, Transaction, get_transaction
 
 
 @flow
@@ -236,6 +261,144 @@ still_async: Callable[[Any, TaskRun, State[Any]], Coroutine[Any, Any, None]] = (
 )
 hooked_flow.on_failure(Hook(flow_hook))
 Engine(on_transition=[lambda transition: transition.sequence, Hook(print)])
+
+
+# Transactions, cached results, and what keeps them.
+
+
+def undo(transaction: Transaction) -> None: ...
+
+
+async def undo_async(transaction: Transaction) -> int:
+    return 1
+
+
+def by_x(context: CacheContext, parameters: dict[str, Any]) -> str | None:
+    return None if context.flow_run_id is None else str(parameters["x"])
+
+
+@task(
+    on_rollback=[undo, undo_async, lambda transaction: None],
+    on_commit=(Hook(undo, timeout=5),),
+    cache_policy=INPUTS + TASK_SOURCE - "y" - ["z"],
+    cache_expiration=timedelta(hours=1),
+    refresh_cache=True,
+    persist_result=True,
+    result_serializer="pickle",
+)
+async def kept(x: int, y: str = "", z: str = "") -> list[int]:
+    return [x]
+
+
+@task(cache_key_fn=by_x, cache_policy=None, persist_result=None)
+def keyed(x: int) -> int:
+    return x
+
+
+@task(cache_key_fn=task_input_hash)
+def hashed(x: int) -> int:
+    return x
+
+
+@kept.on_rollback
+def decorated_undo(transaction: Transaction) -> str:
+    assert_type(transaction.get("folder"), Any)
+    assert_type(transaction.key, str | None)
+    return transaction.state.value
+
+
+@kept.on_commit
+async def decorated_commit(transaction: Transaction) -> None: ...
+
+
+still_an_undo: Callable[[Transaction], str] = decorated_undo
+kept.on_commit(Hook(undo))
+
+
+def transactions() -> None:
+    assert_type(keyed(1), int)
+    assert_type(keyed.with_options(cache_policy=NO_CACHE)(1), int)
+    with transaction() as txn:
+        assert_type(txn, Transaction)
+        txn.set("folder", 1)
+        txn.rollback()
+    with transaction("key", "eager", store=MemoryResultStore(), overwrite=True) as txn:
+        assert_type(txn.is_committed(), bool)
+    with transaction(commit_mode=CommitMode.OFF):
+        assert_type(get_transaction(), Transaction | None)
+    with use_result_store(MemoryResultStore(limit=5)):
+        hashed(1)
+
+
+async def async_transactions() -> None:
+    async with transaction() as txn:
+        assert_type(txn, Transaction)
+        assert_type(await kept(1), list[int])
+        assert_type(kept.submit(1), RunHandle[list[int]])
+        await txn.commit()
+
+
+# Blocks, settings, the client and the runtime.
+
+
+class Database(Block):
+    host: str
+    password: SecretStr
+
+
+@attrs.define(kw_only=True)
+class Queue(Block):
+    url: SecretStr
+    size: int = 5
+
+
+def blocks() -> None:
+    assert_type(String.load("x"), String)
+    assert_type(String.load("x").value, str)
+    assert_type(Database.load("x").password, SecretStr)
+    assert_type(Secret.load("x").get(), str)
+    Database(host="h", password="plain text is masked")
+    queue = Queue(url=SecretStr("u"))
+    queue.save("x", overwrite=True)
+    queue.delete("x")
+    assert_type(Queue.load("x").size, int)
+    SlackWebhook(url="https://example.com").notify("body", subject="subject")
+    Webhook(url=SecretStr("https://example.com"), method="PUT").call({"a": 1})
+    with use_store(MemoryStore()):
+        print(Block.names())
+
+
+async def async_blocks() -> None:
+    assert_type(await String.load("x"), String)
+    assert_type((await Database.load("x")).host, str)
+    await SlackWebhook(url="https://example.com").notify("body")
+    async with get_client() as client:
+        found = await client.read_block_document_by_name("x", block_type_slug="string")
+        assert_type(found, BlockDocument)
+        await client.delete_block_document(found.id)
+        assert_type(await client.read_block_documents(), list[BlockDocument])
+        run = await client.read_flow_run("id")
+        assert_type(run, FlowRun | RunRecord)
+        assert_type(run.kind, Literal["flow", "task"])
+        runs = await client.read_task_runs(flow_run_id=run.id)
+        assert_type(runs, list[TaskRun | RunRecord])
+        await client.cancel_flow_run(run.id, reason="why")
+
+
+def settings() -> None:
+    assert_type(get_current_settings().api.url, str | None)
+    assert_type(ENGINE_API_URL.value(), str | None)
+    with temporary_settings({ENGINE_API_URL: "x"}, home="h") as current:
+        assert_type(current, Settings)
+        assert_type(current.secret_key, SecretStr | None)
+
+
+def run_attributes(flow_run: FlowRun, task_run: TaskRun) -> None:
+    assert_type(flow_run.empirical_policy.retries, int)
+    assert_type(flow_run.parent_task_run_id, str | None)
+    assert_type(task_run.task_key, str)
+    assert_type(runtime.flow_run.name, Any)
+    assert_type(runtime.get_run_context().parameters, dict[str, Any])
 
 
 # Options replaced: the copy has the signature of the original.
