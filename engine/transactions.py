@@ -52,6 +52,7 @@ from engine.exceptions import EngineLoopError
 from engine.fingerprint import has_kind
 from engine.host import Engine
 from engine.placement import current_run, loop_here
+from engine.states import safe_repr
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -111,7 +112,8 @@ def transaction(
         TypeError: *key* is no string.
     """
     if key is not None and not has_kind(key, str):
-        raise TypeError(f"the key of a transaction is a string, got {key!r}")
+        text = f"the key of a transaction is a string, got {safe_repr(key)}"
+        raise TypeError(text)
     mode = None if commit_mode is None else CommitMode(commit_mode)
     return TransactionBlock(key, mode, store, overwrite=overwrite)
 

@@ -23,7 +23,7 @@ def send_with_apprise(
         NotificationError: The URL is none of apprise's, or the service did not take the
             message. The log of apprise says more.
     """
-    require("apprise", f"{block}.notify()", "notify")
+    require("apprise", f"sending with {block}", "notify")
     problem = _attempt(url, body, subject)
     if problem is not None:
         raise NotificationError(block, _target_of(url), problem)

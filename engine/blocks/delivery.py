@@ -85,7 +85,7 @@ def deliver(delivery: Delivery) -> None:
             followed, as they could lead anywhere.
         NotificationError: It could not be sent.
     """
-    require("httpx2", f"{delivery.block}.notify()", "http")
+    require("httpx2", f"sending with {delivery.block}", "http")
     problem = _attempt(delivery)
     if problem is not None:
         # Here, where no frame on the way holds a secret as plain text, and without the

@@ -74,11 +74,14 @@ def read_documents(
         include_secrets: As in `read_document_by_name`.
 
     Raises:
+        BlockNameError: That is no slug.
         BlockDataError: What is stored of one of them is damaged; the error names it.
         BlockKeyError: The secrets were asked for and do not decrypt.
         MissingExtraError: They were asked for and the extra ``secrets`` is missing.
         BlockStoreError: The store cannot be used.
     """
+    if block_type_slug is not None:
+        check_name(block_type_slug, "the slug of a type")
     store = current_store()
     # One may be deleted between the list and its reading.
     found = [store.get(one) for one in store.references(block_type_slug)]

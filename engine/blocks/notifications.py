@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Final, Literal
 
 import attrs
 
-from engine.blocks import checks, template
+from engine.blocks import checks
 from engine.blocks._bridge import do
 from engine.blocks.apprising import send_with_apprise
 from engine.blocks.core import Block
 from engine.blocks.delivery import Delivery, deliver
 from engine.settings.secret import SecretStr
+from engine.settings.shapes import is_dict, is_list, is_tuple
 
 Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
 
 TIMEOUT: Final = 10.0
+_PLACE: Final = re.compile(r"\{(body|subject)\}")
 
 
 class NotificationBlock(Block):
@@ -60,6 +63,8 @@ class NotificationBlock(Block):
 class SlackWebhook(NotificationBlock):
     """An incoming webhook of Slack, or of what speaks like it (Mattermost for one).
 
+    Requests go to it directly, as those of `Webhook` do.
+
     Attributes:
         url: The webhook's URL, a secret as a whole.
         timeout: Seconds for one message.
@@ -87,6 +92,9 @@ class SlackWebhook(NotificationBlock):
 @attrs.define(kw_only=True, slots=False)
 class Webhook(NotificationBlock):
     """Any HTTP endpoint that takes JSON.
+
+    Requests go to it directly, whatever the environment says about proxies: a proxy
+    looks names up by itself, so that nobody could tell which address it connects to.
 
     Attributes:
         url: Where requests go, a secret as a whole. A user and password in it are sent
@@ -120,7 +128,7 @@ class Webhook(NotificationBlock):
         return self._do("call", partial(deliver, self._delivery(payload)))
 
     def _sender(self, body: str, subject: str | None) -> Callable[[], None]:
-        payload = template.fill(self.template, body=body, subject=subject)
+        payload = fill(self.template, body=body, subject=subject)
         return partial(deliver, self._delivery(payload))
 
     def _delivery(self, payload: Any) -> Delivery:
@@ -139,8 +147,9 @@ class Webhook(NotificationBlock):
 class AppriseNotification(NotificationBlock):
     """Any of the services that the apprise library knows; extra ``notify``.
 
-    apprise makes the connections itself, with time limits of its own: addresses are not
-    checked here.
+    apprise makes the connections itself, by a dozen libraries, with time limits of its
+    own and through the environment's proxies. So no address is checked here: whoever
+    gives the URL decides what this process connects to, its private network included.
 
     Attributes:
         url: An apprise URL such as ``mailto://user:password@example.com``, a secret.
@@ -150,3 +159,31 @@ class AppriseNotification(NotificationBlock):
 
     def _sender(self, body: str, subject: str | None) -> Callable[[], None]:
         return partial(send_with_apprise, self._shown_as, self.url, body, subject)
+
+
+def fill(template: Any, *, body: str, subject: str | None) -> Any:
+    """Return *template* with ``{body}`` and ``{subject}`` replaced in its strings.
+
+    In one pass: a message that contains ``{subject}`` itself stays as it is. Not by
+    ``str.format``: a template could read attributes of Python objects with it, and
+    would have to double every other brace.
+
+    Args:
+        template: A JSON value; its keys stay as they are.
+        body: The message.
+        subject: Its heading. None leaves the place empty; a string that is nothing but
+            the place becomes None.
+    """
+    if isinstance(template, str):
+        if template == "{subject}":
+            return subject
+        values = {"body": body, "subject": subject or ""}
+        return _PLACE.sub(lambda found: values[found[1]], template)
+    if is_list(template) or is_tuple(template):
+        return [fill(item, body=body, subject=subject) for item in template]
+    if is_dict(template):
+        return {
+            key: fill(item, body=body, subject=subject)
+            for key, item in template.items()
+        }
+    return template

@@ -61,6 +61,8 @@ def test_all_documents_are_read_or_those_of_one_type() -> None:
     (opened,) = read_documents("secret", include_secrets=True)
     assert opened.data["value"].get_secret_value() == "2"
     assert read_documents("nothing") == []
+    with pytest.raises(BlockNameError, match="'Secret' cannot be the slug of a type"):
+        read_documents("Secret")
 
 
 def test_a_document_of_an_unknown_type_can_be_read_and_a_damaged_one_is_named() -> None:

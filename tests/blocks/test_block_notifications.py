@@ -32,7 +32,6 @@ from engine.blocks.notifications import (
     Webhook,
 )
 from engine.blocks.redaction import Redactor
-from engine.exceptions import MissingExtraError
 
 CANARY = "canary4711"
 
@@ -447,29 +446,6 @@ def test_a_redactor_takes_what_is_not_quite_a_url() -> None:
     assert "secret2" not in Redactor([SecretStr("x://[/secret2")])("a secret2")
 
 
-# the extras
-
-
-@pytest.mark.parametrize(
-    ("make", "library", "extra"),
-    [
-        (lambda url: SlackWebhook(url=url), "httpx2", "http"),
-        (lambda url: Webhook(url=url), "httpx2", "http"),
-        (lambda url: AppriseNotification(url=url), "apprise", "notify"),
-    ],
-)
-def test_without_its_extra_a_notification_says_what_to_install(
-    monkeypatch: pytest.MonkeyPatch, make: Any, library: str, extra: str
-) -> None:
-    monkeypatch.setitem(sys.modules, library, None)
-    block = make("http://127.0.0.1:9/")
-    with pytest.raises(MissingExtraError) as caught:
-        block.notify("b")
-    assert str(caught.value) == (
-        f"{type(block).__name__}.notify() needs: pip install 'actor-engine[{extra}]'"
-    )
-
-
 def test_importing_the_blocks_imports_no_extra() -> None:
     code = (
         "import sys, engine.blocks, engine.blocks.system, engine.blocks.rotation;"
@@ -482,7 +458,7 @@ def test_importing_the_blocks_imports_no_extra() -> None:
         capture_output=True, text=True, check=True,
         cwd=Path(__file__).parents[2],
     )  # fmt: skip
-    assert set(done.stdout.strip()) <= set("['ssl']")
+    assert done.stdout.strip() in ("[]", "['ssl']"), "which Python may import itself"
 
 
 def test_errors_survive_pickling() -> None:
