@@ -24,6 +24,7 @@ import anyio
 from engine.actors import messages as m
 from engine.actors.broadcast import Broadcast, Gap, Overflow
 from engine.actors.hook import HookActor
+from engine.actors.mailbox import Mailbox
 from engine.actors.supervisor import Supervisor
 from engine.checks import Checker
 from engine.context import CURRENT, SCOPE
@@ -45,7 +46,7 @@ from engine.executors.thread import ThreadPool
 from engine.handles import RunHandle, outcome
 from engine.hooks import Hook, name_of, transition_hook
 from engine.ids import new_prefix
-from engine.placement import RUNS, current_run, perform_in_place, submit
+from engine.placement import RUNS, create, current_run, perform_in_place, submit
 from engine.registry import delist, enlist
 from engine.runs import (
     FlowRun,
@@ -195,6 +196,10 @@ class Engine:
         if backend is None:
             problem = "needs a running event loop of asyncio or trio"
             raise EngineLoopError("async with Engine()", problem)
+        if backend == "trio":
+            from engine.dispatch.trio import protect
+
+            protect(Mailbox.send, create, submit)
         self._open()
         try:
             self._scope = self._stack.enter_context(anyio.CancelScope())

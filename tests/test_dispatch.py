@@ -8,9 +8,11 @@ from typing import Any
 
 import anyio
 import pytest
+import trio
 from structlog.testing import capture_logs
 
 from engine import Engine, flow, task
+from engine.actors.broadcast import Buffer
 from engine.exceptions import BlockingCallError, CancelledRun
 
 SECONDS = 10
@@ -233,3 +235,34 @@ async def test_a_cancelled_run_in_place_leaves_its_host_alone() -> None:
         await began.wait()
         engine.handles()[0].cancel()
     assert went_on == [True]
+
+
+def test_ctrl_c_on_trio_leaves_no_transition_half_done() -> None:
+    """Trio raises it at a checkpoint, not amid a run's steps; bodies are not kept."""
+    protected: list[bool] = []
+
+    def note(*_: Any) -> bool:
+        protected.append(trio.lowlevel.currently_ki_protected())
+        return False
+
+    class Witness(Buffer):
+        @property
+        def put(self) -> Any:
+            return note
+
+    @task
+    async def body() -> bool:
+        return trio.lowlevel.currently_ki_protected()
+
+    @flow
+    async def parent() -> list[bool]:
+        return [await body.submit(), await body()]
+
+    async def main() -> list[bool]:
+        async with Engine() as engine:
+            engine.broadcast.attach(Witness(engine.broadcast, 1, "drop_oldest"))
+            return await parent()
+
+    assert trio.run(main) == [False, False]
+    assert len(protected) == 9
+    assert all(protected)
