@@ -38,6 +38,7 @@ from engine.tracebacks import trim_traceback
 from engine.upstream import ATOMS, Judge, Resolve, Search
 
 if TYPE_CHECKING:
+    from engine.actors.broadcast import Buffer
     from engine.actors.run import RunActor
     from engine.dispatch.base import Dispatcher
 
@@ -112,8 +113,9 @@ async def attempt(run: RunActor, on: Dispatcher, failed: m.Message | None) -> m.
     definition = run.definition
     if run.is_prepared is False:
         await prepare(run, on)
-    if run.engine.broadcast.blocking:
-        await wait_for_room(run, on)
+    for buffer in run.engine.broadcast.blocking:
+        if len(buffer.items) >= buffer.size:
+            await wait_for_room(run, on, buffer)
     if run.state.type is not RUNNING:
         run.send(m.STARTED)
     timeout = definition.options.timeout
@@ -263,14 +265,11 @@ async def prepare(run: RunActor, on: Dispatcher) -> None:
     del run  # see engine.tracebacks
 
 
-async def wait_for_room(run: RunActor, on: Dispatcher) -> None:
-    """Wait until no subscriber that must lose nothing is behind."""
-    for buffer in run.engine.broadcast.blocking:
-        if len(buffer.items) < buffer.size:
-            continue  # nearly always: there is no wake-up to arrange
-        await on.wait(buffer.await_room, buffer.forget_writer)
-        if run.asked is not NOTHING:
-            buffer.pass_turn()  # another thread stopped it: it will publish nothing
+async def wait_for_room(run: RunActor, on: Dispatcher, buffer: Buffer) -> None:
+    """Wait until a subscriber that must lose nothing is no longer behind."""
+    await on.wait(buffer.await_room, buffer.forget_writer)
+    if run.asked is not NOTHING:
+        buffer.pass_turn()  # another thread stopped it: it will publish nothing
 
 
 async def wait_for_hooks(run: RunActor, on: Dispatcher) -> None:
