@@ -6,6 +6,8 @@ DIR ?= $(shell .venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("
 # More for pytest, as in `make unit ARGS="-k hooks -x"`.
 ARGS ?=
 
+# What the fan-out may cost: the tests hold it to that.
+BASELINE := benchmarks/baseline.json
 # Only what exists: a checker refuses a path that does not.
 TYPED := $(wildcard engine examples tests/typing)
 SOURCES := pyproject.toml README.md $(shell find engine -name '*.py')
@@ -14,7 +16,7 @@ SOURCES := pyproject.toml README.md $(shell find engine -name '*.py')
 # The steps share environments and the terminal; in turn, their output stays readable.
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint types unit cover others oldest format bench clean
+.PHONY: help demo test lint types unit cover others oldest format bench baseline clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -65,6 +67,15 @@ bench: .venv/.installed ## Run each benchmark in turn.
 	@for bench in benchmarks/[!_]*.py; do \
 		echo "==> $$bench"; .venv/bin/python "$$bench" || exit 1; \
 	done
+
+baseline: .venv/.installed ## Keep what a run costs now as what the tests hold it to.
+	@.venv/bin/python -m engine bench --gate $(BASELINE) --write
+	@for version in $$(.ci/pythons $(PYTHON)); do \
+		$(MAKE) --no-print-directory baseline-$$version || exit 1; \
+	done
+
+baseline-%: .venv-%/.installed
+	@.venv-$*/bin/python -m engine bench --gate $(BASELINE) --write
 
 clean: ## Remove the environments and everything else that the targets made.
 	rm -rf .venv .venv-* build dist .coverage* htmlcov .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1] / "engine"
 LAYERS = [
     # pure: no loop, no clock, no logging
     {"exceptions", "checks", "ids", "tracebacks", "actors.messages", "states"}
-    | {"hooks", "options", "binding", "fingerprint"},
+    | {"hooks", "options", "binding", "files", "fingerprint"},
     # how runs are seen, and how actors get time and messages
     {"actors.mailbox", "actors.broadcast", "actors.family", "actors.lane", "context"}
     | {"cache_policies", "definition", "dispatch", "executors.thread", "fanout"}
@@ -27,7 +27,7 @@ LAYERS = [
     | {"actors.task_transaction", "actors.transaction"},
     # what users write
     {"flows", "tasks", "client", "blocks", "caching", "results", "transactions"},
-    {"__init__", "__main__", "cli", "server", "testing"},
+    {"__init__", "__main__", "bench", "cli", "server", "testing"},
 ]
 ISOLATED = LAYERS[2]
 LEVEL = {unit: level for level, units in enumerate(LAYERS) for unit in units}

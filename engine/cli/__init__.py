@@ -25,6 +25,7 @@ COMMANDS: Final = {
     "redeliver": "engine.cli.redeliver",
     "doctor": "engine.cli.doctor",
     "config": "engine.cli.config",
+    "bench": "engine.cli.bench",
 }
 
 
