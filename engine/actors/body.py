@@ -164,18 +164,19 @@ async def examine(
         if not run.definition.is_async:
             error = unwrap_stop_iteration(error)
         trim_traceback(error)
+    by_host = on.is_cancelled(run, error)
     if run.is_over:
         # The body of an abandoned thread has come back; nobody waits for it any more,
         # but an interrupt of the process must not get lost with it.
         # One that is no cancellation, or the host's own.
         died = classify(error)[0] is ExitKind.DIED
-        return m.STOPPED, error if died or on.is_cancelled(run, error) else None
-    ended = Exit(run, error, on.is_cancelled(run, error))
+        return m.STOPPED, error if died or by_host else None
+    ended = Exit(run, error, by_host)
     if ended.asked is m.Asked.HOST or ended.kind in (ExitKind.DIED, ExitKind.CLOSED):
         return ended.verdict, error
     if withdrawn is not None:
         return ended.verdict, withdrawn  # asked twice, by us and by the host
-    if ended.kind is ExitKind.CANCELLED and on.is_cancelled(run, error):
+    if ended.kind is ExitKind.CANCELLED and by_host:
         return ended.verdict, error
     return ended.verdict, None
 
