@@ -125,11 +125,10 @@ class Recording:
     def statistics(self) -> JournalStatistics:
         """Return how the journal is doing."""
         recorder = self.recorder
-        waiting = recorder.statistics().buffered
         return JournalStatistics(
             path=self._journal.path,
-            written=recorder.tickets - waiting,
-            waiting=waiting,
+            written=recorder.written,
+            waiting=recorder.waiting,
             problem=None if recorder.problem is None else recorder.problem.problem,
             recovered=self._recovered,
             owed=self._owed,
@@ -150,9 +149,8 @@ class Recording:
         )
 
     def _note_loss(self, error: JournalError) -> None:
-        engine = self._engine
-        with engine.lock:
-            engine.hooks.journal_lost(error, tuple(engine.live))
+        with self._engine.lock:
+            self._engine.hooks.close()
 
     def _note_trouble(self, problem: JournalError | None) -> None:
         engine, recorder = self._engine, self.recorder

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from engine.host import Engine
-    from engine.journal.base import DefinitionRow, OwedHook, RunRow, TransitionRow
     from engine.journal.recorder import Recorder
+    from engine.journal.rows import DefinitionRow, OwedHook, RunRow, TransitionRow
 
 
 class LostFlow(Definition[..., Any]):
@@ -46,6 +46,8 @@ class LostRun(RunActor):
     """A run of a process that is gone, in its last known state."""
 
     __slots__ = ("_parameters",)
+
+    is_lost = True
 
     def __init__(
         self, engine: Engine, row: RunRow, definition: Definition[..., Any]
@@ -82,7 +84,7 @@ def deliver(engine: Engine, recorder: Recorder, owed: Sequence[OwedHook]) -> Non
     Importing the modules they are in takes its time.
     """
     try:
-        runs = [list(run) for _, run in groupby(owed, key=lambda one: one.run.number)]
+        runs = [list(run) for _, run in groupby(owed, key=lambda one: one.run.run)]
         # By what they owe first, so that children come before their parents.
         runs.sort(key=lambda run: (run[0].run.owner, run[0].hook.sequence))
         suspects = [run for run in runs if any(one.recoveries for one in run)]
@@ -114,7 +116,7 @@ def deliver_run(
     """Hand over what one run is owed; park what cannot be found."""
     row = owed[0].run
     run = LostRun(engine, row, find_definition(owed[0].definition))
-    recorder.clerk.adopt(run.id, row.number)
+    recorder.clerk.adopt(run.id, row.run)
     found: list[Owed] = []
     for one in owed:
         try:

@@ -97,8 +97,6 @@ class HookActor:
         self._expects_more = False
         self._closed = False
         self.recorder: Recorder | None = None
-        # The last of the journal's tickets that is on disk.
-        self.committed: float = 0
         self._waiters: list[Wake] = []
 
     def statistics(self) -> HookStatistics:
@@ -156,7 +154,7 @@ class HookActor:
     def claim(self, lane: Lane) -> bool:
         """Take it upon the caller to serve a lane that is owed and has no server."""
         with self._lock:
-            if lane.is_served or not self._is_servable(lane):
+            if lane.is_served or not lane.is_servable:
                 return False
             lane.is_served = True
             return True
@@ -164,22 +162,15 @@ class HookActor:
     def attend(self, lane: Lane, wake: Wake) -> bool:
         """Have *wake* called when a lane can be claimed or is idle; False if it is."""
         with self._lock:
-            if not lane.is_served and self._is_servable(lane):
+            if not lane.is_served and lane.is_servable:
                 return False
             lane.is_attended = True
             return lane.subscribe_idle(wake)
 
-    def _is_servable(self, lane: Lane) -> bool:
-        """Whether the next hook may be called; with the lock held."""
-        committed = self.committed
-        return bool(lane.owed) and lane.ticket <= committed and lane.gate <= committed
-
     # What the journal tells.
 
-    def committed_by(self, entries: int, lanes: Sequence[Lane]) -> None:
-        """Go on with what waited for the next *entries* to be on disk."""
-        with self._lock:
-            self.committed += entries
+    def go_on(self, lanes: Iterable[Lane]) -> None:
+        """Go on with lanes whose commits are over."""
         # Each on the loop that drives it, if one does: a wake-up from another thread
         # costs ten times as much, and one will do for all.
         groups: dict[Any, list[Lane]] = {}
@@ -200,7 +191,7 @@ class HookActor:
     def _advance(self, lane: Lane) -> None:
         if lane.is_served or self._closed:
             return
-        if self._is_servable(lane):
+        if lane.is_servable:
             if lane.is_attended:
                 lane.wake_waiters()
             else:
@@ -215,23 +206,6 @@ class HookActor:
             for lane in tuple(self._open):
                 lane.refuse(error)
 
-    def journal_lost(self, error: JournalError, live: Iterable[Any]) -> None:
-        """Wait for the journal no more; deliver nothing that it may not know of.
-
-        Args:
-            error: What is told to the callers of runs whose end is not on disk.
-            live: The runs without an end.
-        """
-        with self._lock:
-            self.refuse(error)
-            # Among the live ones are feeds of streams, which have no hooks.
-            lanes = [getattr(run, "lane", None) for run in live]
-            for lane in (*lanes, *self._open):
-                if lane and lane.run.lineage is None and not lane.is_refused:
-                    lane.lost = error
-            self.committed = float("inf")
-            self.close()
-
     def veto(self, run: RunActor, error: JournalError) -> None:
         """Fail a run before its body begins, since nobody would ever know of it.
 
@@ -240,7 +214,7 @@ class HookActor:
         if run.lane is None and (run.parent is None or run.definition.hooks.by_kind):
             run.lane = Lane(run)
         if run.lane is not None:
-            run.lane.veto = error
+            run.lane.veto, run.lane.is_refused = error, True
 
     def expect(self) -> None:
         """Note that a recovery has begun to look for what it has to deliver."""
@@ -258,7 +232,6 @@ class HookActor:
             if self._closed:
                 return False
             lane = self._owe(run, *owed)
-            lane.is_recovered = True
             lane.is_served = self._summon(run)
             return True
 
@@ -297,12 +270,12 @@ class HookActor:
         try:
             while True:
                 with self._lock:
-                    if not self._is_servable(lane):
+                    if not lane.is_servable:
                         self._leave(lane)
                         del lane  # see engine.tracebacks
                         return
                     lane.current, lane.owed = lane.owed[0], lane.owed[1:]
-                if lane.is_recovered and self.recorder is not None:
+                if lane.run.is_lost and self.recorder is not None:
                     await self._announce(lane, self.recorder, on)
                 await self._deliver(lane, lane.current, on)
         except BaseException:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from engine.states import RUNNING
 
@@ -35,6 +35,32 @@ class Owed(NamedTuple):
         return f"{self.kind}[{self.position}]:{self.hook.name}"
 
 
+class Commit:
+    """Something that is on its way to the disk, and may never get there.
+
+    Attributes:
+        is_over: Whether nobody has to wait for it any more.
+        error: Why it never got there; None if it did, or still may.
+    """
+
+    __slots__ = ("error", "is_over")
+
+    def __init__(
+        self, *, is_over: bool = False, error: JournalError | None = None
+    ) -> None:
+        self.is_over = is_over
+        self.error = error
+
+    def finish(self, error: JournalError | None = None) -> None:
+        """Let nobody wait any more."""
+        self.is_over = True
+        self.error = error
+
+
+NOTHING: Final = Commit(is_over=True)
+"""What a lane waits for without a journal."""
+
+
 class Lane:
     """The hooks that one run is owed, in order.
 
@@ -42,14 +68,12 @@ class Lane:
     nobody is told before the disk has been.
 
     Attributes:
-        ticket: What the journal has to commit before the run's hooks are called, and
-            before its body or its caller go on; 0 without a journal.
-        gate: What it has to commit before the next hook is called.
+        step: The commit of the run's last step: what its hooks wait for, its body and
+            its caller.
+        gate: The commit of the last hook's outcome: what the next hook waits for.
         is_attended: Whether the run's own thread waits to serve it.
-        is_recovered: Whether the hooks are delivered for a process that is gone.
         is_refused: Whether the journal failed before the body began, so that the run
             fails without waiting for it.
-        lost: Why the journal will never know how the run ended; None if it will.
         veto: What fails the run: the error of an on_running or on_retry hook, or of
             the journal.
     """
@@ -59,14 +83,12 @@ class Lane:
         "current",
         "gate",
         "is_attended",
-        "is_recovered",
         "is_refused",
         "is_served",
-        "lost",
         "outcomes",
         "owed",
         "run",
-        "ticket",
+        "step",
         "veto",
     )
 
@@ -77,11 +99,9 @@ class Lane:
         self.owed: tuple[Owed, ...] = ()
         self.is_served = False
         self.is_attended = False
-        self.is_recovered = False
         self.is_refused = False
-        self.lost: JournalError | None = None
-        self.ticket = 0
-        self.gate = 0
+        self.step = NOTHING
+        self.gate = NOTHING
         self.current: Owed | None = None
         self.outcomes: tuple[HookOutcome, ...] = ()
         self.veto: BaseException | None = None
@@ -90,9 +110,12 @@ class Lane:
     @property
     def is_done(self) -> bool:
         """Whether nothing is owed, no hook is running, and all of it is on disk."""
-        if self.owed or self.is_served:
-            return False
-        return not self.ticket or self.ticket <= self.run.engine.hooks.committed
+        return not self.owed and not self.is_served and self.step.is_over
+
+    @property
+    def is_servable(self) -> bool:
+        """Whether the next hook may be called."""
+        return bool(self.owed) and self.step.is_over and self.gate.is_over
 
     @property
     def is_idle(self) -> bool:
@@ -127,6 +150,6 @@ class Lane:
         """Fail the run if its body waits for the journal; called with the lock held."""
         run = self.run
         waits = run.host is not None and run.state.type is RUNNING and self._waiters
-        if waits and not self.is_served and self.ticket > run.engine.hooks.committed:
+        if waits and not self.is_served and not self.step.is_over:
             self.veto, self.is_refused = error, True
             self.wake_waiters()

@@ -50,6 +50,9 @@ if TYPE_CHECKING:
 class RunActor(Kin):
     """One execution of a flow or task."""
 
+    is_lost = False
+    """Whether it was the run of a process that is gone."""
+
     __slots__ = (
         "__weakref__",
         "_name",
@@ -405,8 +408,9 @@ class RunActor(Kin):
         self.settled = True
         self.context = None
         if self.lane is not None:
-            if self.lane.lost is not None:
-                self._disclaim(self.lane.lost)
+            error = self.lane.step.error
+            if error is not None and self.lineage is None and not self.lane.is_refused:
+                self._disclaim(error)
             self.keep_outcomes()
         if self.failures:
             self.disown_failures()

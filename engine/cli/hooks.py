@@ -6,7 +6,7 @@ import argparse
 from typing import Final, get_args
 
 from engine.cli.output import add_journal, print_json, print_table
-from engine.journal.base import HookFate
+from engine.journal.rows import HookFate
 
 HELP: Final = "List the hooks that were not delivered; --all lists all."
 FATES: Final = get_args(HookFate)

@@ -1,9 +1,8 @@
 """Watching over a child: what it is told when it should stop, and what follows its end.
 
-The supervisor runs none of the user's code as long as the child lives. When the child
-is gone it recovers the journal in a fork of itself, which has imported everything of
-ours by then, so that hooks begin within milliseconds; one that kills the recovery too
-kills the fork, not the supervisor, and is quarantined after a few.
+The supervisor runs none of the user's code. When the child is gone another process,
+which stands by already, recovers the journal, so that hooks begin within milliseconds.
+A hook that kills that one too is quarantined after a few.
 
 It escalates by time, not by count: signals that are sent faster than they are delivered
 merge into one.
@@ -11,21 +10,24 @@ merge into one.
 
 from __future__ import annotations
 
-import importlib
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, Final
 
+from engine.cli.standby import Standby, recover_elsewhere, warm_up
+
 MOST_RECOVERIES: Final = 20
 """How many recoveries may die one after another before the supervisor gives up."""
+
+KILL: Final = getattr(signal, "SIGKILL", signal.SIGTERM)
+"""Windows has no stronger signal than the one that already kills there."""
 
 INTERRUPTED: Final = 128
 """What shells add to the number of the signal that ended a process."""
@@ -45,7 +47,7 @@ class Watch:
         self._steps = [
             (0.0, None, "waiting for the run to end"),
             (drain, signal.SIGTERM, "cancelling the run"),
-            (grace, signal.SIGKILL, "killing the process"),
+            (grace, KILL, "killing the process"),
         ]
         self._news: SimpleQueue[int | None] = SimpleQueue()
         self._stopped_by: int | None = None
@@ -61,9 +63,10 @@ class Watch:
             # A terminal's Ctrl-C reaches the child as well, maybe before it is ready.
             deafen = None if os.name == "nt" else ignore_interrupts
             child = subprocess.Popen(self._command, preexec_fn=deafen)
-            code = self._watch(child, None if journal is None else loop)
-            if journal is not None and needs_recovery(journal):
-                recover(journal, loop)
+            recovery = None if journal is None else Recovery(journal, loop)
+            code = self._watch(child)
+            if recovery is not None:
+                recovery.follow(code)
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
@@ -73,11 +76,10 @@ class Watch:
             return INTERRUPTED + self._stopped_by
         return code
 
-    def _watch(self, child: subprocess.Popen[Any], loop: str | None) -> int:
+    def _watch(self, child: subprocess.Popen[Any]) -> int:
+        # Only now: a process with threads is no good to be forked.
         waiter = threading.Thread(target=self._wait, args=(child,), daemon=True)
         waiter.start()
-        if loop is not None:
-            warm_up(loop)
         while True:
             number = self._hear()
             if number is None:
@@ -112,28 +114,52 @@ class Watch:
         self._next_step_at = None if following is None else time.monotonic() + following
 
 
+class Recovery:
+    """What follows the child's end.
+
+    Args:
+        journal: The journal's file.
+        loop: On which kind of loop to recover.
+    """
+
+    def __init__(self, journal: str, loop: str) -> None:
+        self._journal = journal
+        self._loop = loop
+        self._standby: Standby | None = None
+        if hasattr(os, "fork"):
+            warm_up(loop)
+            self._standby = Standby(journal, loop)
+
+    def follow(self, code: int) -> None:
+        """Recover if the child has left something to do, until it is done.
+
+        Args:
+            code: How the child ended. Of one that was killed nobody has to look into
+                the journal first.
+        """
+        if not Path(self._journal).exists() or (
+            code >= 0 and not needs_recovery(self._journal)
+        ):
+            if self._standby is not None:
+                self._standby.dismiss()
+            return
+        for _ in range(MOST_RECOVERIES):
+            if self._recover() >= 0:
+                return
+        text = f"giving up after {MOST_RECOVERIES} recoveries that were killed"
+        print(f"python -m engine run: {text}", file=sys.stderr, flush=True)
+
+    def _recover(self) -> int:
+        if not hasattr(os, "fork"):  # pragma: no cover - Windows
+            return recover_elsewhere(self._journal, self._loop)
+        standby = self._standby or Standby(self._journal, self._loop)
+        self._standby = None
+        return standby.recover()
+
+
 def ignore_interrupts() -> None:
     """Leave SIGINT to the supervisor; the child takes it back when it is ready."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def warm_up(loop: str) -> None:
-    """Import what a recovery needs while there is time for it, by entering an engine.
-
-    The loops' libraries import a good deal only when they first run.
-    """
-    import anyio
-
-    from engine.host import Engine
-
-    for module in ("engine.cli.recover", "engine.recording"):
-        importlib.import_module(module)
-
-    async def enter() -> None:
-        async with Engine():
-            pass
-
-    anyio.run(enter, backend=loop)
 
 
 def needs_recovery(journal: str) -> bool:
@@ -141,51 +167,8 @@ def needs_recovery(journal: str) -> bool:
     from engine.journal.exceptions import JournalError
     from engine.journal.reader import reading
 
-    if not Path(journal).exists():
-        return False
     try:
         with reading(journal) as reader:
             return reader.needs_recovery()
     except JournalError:
         return True  # whatever it is, the recovery will say
-
-
-def recover(journal: str, loop: str) -> None:
-    """Recover until a recovery lives to its end."""
-    for _ in range(MOST_RECOVERIES):
-        if recover_in_fork(journal, loop) >= 0:
-            return
-    text = f"giving up after {MOST_RECOVERIES} recoveries that were killed"
-    print(f"python -m engine run: {text}", file=sys.stderr, flush=True)
-
-
-def recover_in_fork(journal: str, loop: str) -> int:
-    """Recover in a process of its own; return how it ended, negative for a signal."""
-    if not hasattr(os, "fork"):  # pragma: no cover - Windows
-        command = (sys.executable, "-m", "engine", "redeliver", "--journal", journal)
-        return subprocess.call((*command, "--fate", "failed", "--loop", loop))
-    sys.stdout.flush()
-    sys.stderr.flush()
-    pid = os.fork()
-    if pid == 0:
-        os._exit(recover_here(journal, loop))
-    _, status = os.waitpid(pid, 0)
-    return os.waitstatus_to_exitcode(status)
-
-
-def recover_here(journal: str, loop: str) -> int:
-    """Recover; return the exit code. The lock may take its holder a moment to drop."""
-    from engine.cli.recover import recover_now
-    from engine.journal.sqlite import SQLiteJournal
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    try:
-        recover_now(SQLiteJournal(journal, wait=5.0), loop)
-        return 0
-    except BaseException:
-        traceback.print_exc()
-        return 1
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()

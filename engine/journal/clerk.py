@@ -1,40 +1,35 @@
-"""Writes up what happened to runs: entries from the actors become rows of a batch.
+"""Writes up what happened to runs: a page of entries becomes the rows of a batch.
 
-Works in the writer's thread, so that the loop's own is not kept busy with it. What
-could change by then (arguments that are no plain values, a name) is noted at once.
+Works in the writer's thread, so that the loop's own is not kept busy with it.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from engine.ids import new_prefix
-from engine.journal.base import (
-    Batch,
-    DefinitionRow,
-    OutcomeRow,
-    OwedRow,
-)
+from engine.journal.entries import STEP, STEP_FIELDS, Begun, Ended, parameters_of
+from engine.journal.rows import Batch, DefinitionRow, OutcomeRow, OwedRow, add_row
 from engine.journal.targets import hook_target, target_of
-from engine.states import RUNNING, TERMINAL, StateType, safe_text
+from engine.states import safe_text
 
 if TYPE_CHECKING:
-    from engine.actors.lane import Lane, Owed
+    from collections.abc import Iterable
+
+    from engine.actors.family import Lineage
+    from engine.actors.lane import Owed
     from engine.actors.run import RunActor
-    from engine.hooks import Hook, HookOutcome
-    from engine.states import State
+    from engine.hooks import Hook
+    from engine.journal.entries import Page, Parked
+    from engine.journal.rows import Columns
 
-PLAIN: Final = frozenset((int, str, float, bool, type(None)))
-"""Types of values that nobody can change, and that JSON has."""
+ROW: Final = ("run", *STEP[1:])
+TOLD: Final = (*ROW, "message", "cause")
+"""The columns of a step without message and cause, and with them."""
 
-ENCODER: Final = json.JSONEncoder(allow_nan=False)
-TYPES: Final = {kind: kind.value for kind in StateType}
-"""The types' names, since asking a member for its value takes longer."""
-
-MOST_CHARACTERS: Final = 65_536
-"""Parameters that are longer are not recorded."""
+RUN: Final = ("run", "run_id", "root_run_id", "created_at")
+"""The columns in which a run differs from its siblings."""
 
 PREFIX_LENGTH: Final = len(new_prefix())
 REMEMBERED: Final = 4096
@@ -42,48 +37,8 @@ REMEMBERED: Final = 4096
 so that a program that keeps making new ones does not fill the memory."""
 
 
-class Ended(NamedTuple):
-    """A hook that has ended."""
-
-    run: RunActor
-    owed: Owed
-    outcome: HookOutcome
-    is_recovered: bool
-    at: float
-
-
-class Begun(NamedTuple):
-    """A hook that a recovery is about to call."""
-
-    run: RunActor
-    owed: Owed
-
-
-class Parked(NamedTuple):
-    """A hook that a recovery could not find."""
-
-    run: int
-    sequence: int
-    position: int
-    error: str
-    at: float
-
-
-Entry = Ended | Begun | Parked
-
-WIDTH: Final = 7
-"""How many fields an entry has. A step of a run has these: the run, the state that was
-entered, the transition's number, when it was published by the monotonic clock, the lane
-that waits for it to be on disk or None, the hooks it owes, and what `note` returned for
-a first step, else `NOT_FIRST`. Any other entry has itself, None, the lane, and Nones.
-
-Entries lie flat in one list, not each in a tuple: see `Batch`."""
-
-NOT_FIRST: Final = object()
-
-
 class Clerk:
-    """Makes batches of entries.
+    """Makes batches of pages.
 
     Args:
         owner: The engine's number.
@@ -96,103 +51,100 @@ class Clerk:
     ) -> None:
         self._owner = owner
         self._base = base
-        self._known = {row[1:]: row.number for row in definitions}
+        self._known = {row[1:]: row.definition for row in definitions}
         self._numbers: dict[Any, tuple[Any, int]] = {}
         self._targets: dict[Hook, str] = {}
         self._adopted: dict[str, int] = {}
         # Definitions that are in no committed batch yet.
         self._fresh: list[DefinitionRow] = []
 
-    def adopt(self, run_id: str, number: int) -> None:
-        """Learn the number of another owner's run."""
-        self._adopted[run_id] = number
+    def adopt(self, run_id: str, key: int) -> None:
+        """Learn the key of another owner's run."""
+        self._adopted[run_id] = key
 
-    def number_of(self, run: RunActor) -> int:
+    def key_of(self, run_id: str) -> int:
         """Return a run's key in the journal."""
-        if self._adopted and run.id in self._adopted:
-            return self._adopted[run.id]
-        return self._base + int(run.id[PREFIX_LENGTH:])
+        if self._adopted and run_id in self._adopted:
+            return self._adopted[run_id]
+        return self._base + int(run_id[PREFIX_LENGTH:])
 
     def committed(self) -> None:
         """Note that what was written up is on disk."""
         self._fresh.clear()
 
-    def write_up(self, fields: list[Any]) -> Batch:
-        """Return the rows that entries make."""
+    def write_up(self, page: Page) -> Batch:
+        """Return the rows that a page makes; the same ones if it is asked again."""
         batch = Batch()
-        # Where in the batch each new run's end goes: it may come within the batch.
-        ends: dict[int, int] = {}
-        each = iter(fields)
-        for entry in zip(*[each] * WIDTH, strict=True):
-            kind = entry[0].__class__
-            if kind is Ended:
-                batch.outcomes += self._outcome(entry[0])
-            elif kind is Begun:
-                batch.begun += self._key(entry[0])
-            elif kind is Parked:
-                batch.outcomes += parked(entry[0])
+        if page.steps:
+            batch.transitions[ROW] = self._keyed(page.steps, STEP_FIELDS)
+        for step in each(self._keyed(page.told, len(TOLD)), len(TOLD)):
+            add_row(batch.transitions, TOLD, step)
+        ended = dict(each(self._keyed(page.ended, 2), 2))
+        self._runs(batch, page.made, ended)
+        for end in ended.items():
+            batch.ended += end
+        batch.names += self._keyed(page.named, 2)
+        for run, owed in each(page.owed, 2):
+            row = self._owed(run, owed)
+            add_row(batch.owed, row._fields, row)
+        for entry in page.hooks:
+            if isinstance(entry, Begun):
+                batch.begun += self._key(entry)
             else:
-                self._step(batch, ends, *entry)
-        for row in self._fresh:
-            batch.definitions += row
+                outcome = self._outcome(entry)
+                add_row(batch.outcomes, outcome._fields, outcome)
+        for definition in self._fresh:
+            add_row(batch.definitions, definition._fields, definition)
         return batch
 
-    def _step(
-        self,
-        batch: Batch,
-        ends: dict[int, int],
-        run: RunActor,
-        state: State[Any],
-        sequence: int,
-        clock: float,
-        _: Lane | None,
-        owed: Sequence[Owed],
-        noted: Any,
-    ) -> None:
-        number = self.number_of(run)
-        if noted is not NOT_FIRST:
-            self._run(number, run, noted, batch.runs)
-            ends[number] = len(batch.runs) - 1
-        elif state.type is RUNNING and run.definition.options.run_name is not None:
-            batch.names += (run.name, number)
-        message = state.message
-        batch.transitions += (
-            number,
-            sequence,
-            TYPES[state.type],
-            state.name,
-            message and text_of(message),
-            state.cause,
-            state.attempt,
-            state._time,
-            clock,
-        )
-        if owed:
-            for row in self._owed(number, owed, run.definition):
-                batch.owed += row
-        if state.type in TERMINAL:
-            end = ends.get(number)
-            if end is None:
-                batch.ended += (state._time, number)
-            else:
-                batch.runs[end] = state._time
+    def _keyed(self, fields: list[Any], width: int) -> list[Any]:
+        """Return rows with a run's key in the place of its id, which comes first."""
+        base, prefix = self._base, PREFIX_LENGTH
+        keyed = fields.copy()
+        keyed[::width] = [base + int(run_id[prefix:]) for run_id in fields[::width]]
+        return keyed
 
-    def _run(self, number: int, run: RunActor, noted: Any, rows: list[Any]) -> None:
-        lineage = run.lineage
-        rows += (
-            number,
-            run.id,
-            self._owner,
-            self._definition(run.definition),
-            run._name,
-            None if lineage is None else lineage.parent_id,
-            None if lineage is None else lineage.flow_run_id,
-            run.id if lineage is None else lineage.root_id,
-            parameters_of(run, noted),
-            json.dumps(sorted(run.tags)) if run.tags else None,
-            run.created,
-            None,
-        )
+    def _runs(self, batch: Batch, made: list[Any], ended: dict[int, float]) -> None:
+        """Write new runs up; those that end in the same batch, with their end."""
+        base, prefix = self._base, PREFIX_LENGTH
+        last: Any = None
+        columns: Columns = ()
+        shared: tuple[Any, ...] = ()
+        for run_id, at, name, definition, lineage, tags, noted in each(made, 7):
+            origin = (definition, lineage, tags)
+            if origin != last:  # nearly always another child of the same parent
+                columns, shared = self._origin(*origin)
+                last = origin
+            run = base + int(run_id[prefix:])
+            given = columns
+            fields = (run, run_id, lineage.root_id if lineage else run_id, at, *shared)
+            parameters = parameters_of(definition, noted)
+            if parameters is not None:
+                given += ("parameters",)
+                fields += (parameters,)
+            if run in ended:
+                given += ("ended_at",)
+                fields += (ended.pop(run),)
+            if name is not None:
+                given += ("name",)
+                fields += (name,)
+            batch.runs.setdefault(given, []).extend(fields)
+
+    def _origin(
+        self, definition: Any, lineage: Lineage | None, tags: frozenset[str]
+    ) -> tuple[Columns, tuple[Any, ...]]:
+        """Return the columns of runs from one place, and the values they share."""
+        given: dict[str, Any] = {
+            "owner": self._owner,
+            "definition": self._definition(definition),
+        }
+        if lineage is not None:
+            given["parent_run_id"] = lineage.parent_id
+            if lineage.flow_run_id is not None:
+                given["flow_run_id"] = lineage.flow_run_id
+        if tags:
+            given["tags"] = json.dumps(sorted(tags))
+        return (*RUN, *given), tuple(given.values())
 
     def _definition(self, definition: Any) -> int:
         hooks = definition.hooks
@@ -227,27 +179,25 @@ class Clerk:
             target = self._targets[hook] = hook_target(definition, kind, hook)
         return target
 
-    def _owed(
-        self, number: int, owed: Iterable[Owed], definition: Any
-    ) -> Iterable[OwedRow]:
-        for one in owed:
-            yield OwedRow(
-                number,
-                one.transition.sequence,
-                one.position,
-                one.kind,
-                one.key,
-                self._target(one.kind, one.hook, definition),
-                one.hook.timeout,
-                one.hook.retries,
-            )
+    def _owed(self, run: RunActor, owed: Owed) -> OwedRow:
+        return OwedRow(
+            self.key_of(run.id),
+            owed.transition.sequence,
+            owed.position,
+            owed.kind,
+            owed.key,
+            self._target(owed.kind, owed.hook, run.definition),
+            owed.hook.timeout,
+            owed.hook.retries,
+        )
 
     def _key(self, entry: Begun | Ended) -> tuple[int, int, int]:
         owed = entry.owed
-        number = self.number_of(entry.run)
-        return number, owed.transition.sequence, owed.position
+        return self.key_of(entry.run.id), owed.transition.sequence, owed.position
 
-    def _outcome(self, entry: Ended) -> OutcomeRow:
+    def _outcome(self, entry: Ended | Parked) -> OutcomeRow:
+        if not isinstance(entry, Ended):
+            return OutcomeRow(*entry[:3], "unresolvable", 0, 0.0, entry.error, entry.at)
         outcome = entry.outcome
         # What a recovery failed to deliver is tried again by the next one.
         again = entry.is_recovered and outcome.status != "delivered"
@@ -256,57 +206,17 @@ class Clerk:
             "owed" if again else outcome.status,
             outcome.attempts,
             outcome.seconds,
-            None if outcome.error is None else text_of(safe_text(outcome.error)),
+            None if outcome.error is None else safe_text(outcome.error),
             entry.at,
         )
 
 
-def parked(entry: Parked) -> OutcomeRow:
-    """Return the row of a hook that cannot be found."""
-    return OutcomeRow(*entry[:3], "unresolvable", 0, 0.0, entry.error, entry.at)
+def each(fields: list[Any], width: int) -> Iterable[tuple[Any, ...]]:
+    """Iterate over rows whose fields lie one after another in a list."""
+    return zip(*[iter(fields)] * width, strict=True)
 
 
 def describe(kind: str, hook: Hook, definition: Any = None) -> list[Any]:
     """Return what is written down of a hook that a crash would owe."""
     target = hook_target(definition, kind, hook)
     return [kind, hook.name, target, hook.timeout, hook.retries]
-
-
-def note(run: RunActor) -> Any:
-    """Note what a run was called with, as long as it is certain.
-
-    Returns:
-        The arguments themselves where nothing can change them, else their JSON.
-    """
-    if run.kwargs:
-        return encode(run.parameters)
-    for value in run.args:
-        if value.__class__ not in PLAIN:
-            return encode(run.parameters)
-    return run.args
-
-
-def parameters_of(run: RunActor, noted: Any) -> str | None:
-    """Return a run's parameters as JSON; None if they cannot be written so."""
-    if noted.__class__ is not tuple:
-        return noted  # type: ignore[no-any-return]
-    binder = run.definition.binder
-    if len(noted) == len(binder.names) == binder.most:
-        return encode(dict(zip(binder.names, noted, strict=True)))
-    return encode(binder.parameters(noted, {}))
-
-
-def encode(parameters: dict[str, Any]) -> str | None:
-    """Return parameters as JSON; None if they have none, or far too much."""
-    try:
-        text = ENCODER.encode(parameters)
-    except (TypeError, ValueError, RecursionError):
-        return None
-    return text if len(text) <= MOST_CHARACTERS else None
-
-
-def text_of(text: str) -> str:
-    """Return a text that can be stored: half a surrogate pair cannot."""
-    if text.isascii():
-        return text
-    return text.encode("utf-8", "replace").decode("utf-8")

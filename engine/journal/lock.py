@@ -34,6 +34,8 @@ else:
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
+PID_WIDTH: Final = 20
+
 _guard = threading.Lock()
 _held: set[tuple[int, int]] = set()
 _locks: weakref.WeakSet[FileLock] = weakref.WeakSet()
@@ -57,9 +59,7 @@ class FileLock:
         with _guard:
             if self._held_here():
                 return False
-            descriptor = os.open(
-                self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
-            )
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
             try:
                 lock(descriptor)
             except OSError:
@@ -73,8 +73,9 @@ class FileLock:
             self._identity = (status.st_dev, status.st_ino)
             _held.add(self._identity)
             watch_forks(self)
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+        # Over what is there: to empty the file first may have to wait for the disk.
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        os.write(descriptor, f"{os.getpid():<{PID_WIDTH}}".encode())
         return True
 
     def is_free(self) -> bool:
@@ -91,7 +92,7 @@ class FileLock:
                 return os.getpid()
             try:
                 with open(self.path, encoding="ascii") as file:
-                    return int(file.read(20) or 0) or None
+                    return int(file.read(PID_WIDTH) or 0) or None
             except (OSError, ValueError):
                 return None
 

@@ -1,47 +1,49 @@
 """The engine's side of its journal: takes what happens and never waits for a disk.
 
-A subscriber of the broadcast that loses nothing: it keeps what the writer has yet to
-write, however much that is, and runs wait before their next step while it is more than
-a bufferful.
+A subscriber of the broadcast that loses nothing: it fills the page that the writer
+will take next, however long that gets, and runs wait before their next step while it
+has more than a bufferful.
 
-Everything put here gets a number, its *ticket*. What somebody outside must not learn
-before it is on disk (that a body begins, a hook is called, a run has ended) waits for
-the ticket to be committed.
+What somebody outside must not learn before it is on disk (that a body begins, a hook is
+called, a run has ended) waits for its page's commit.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections import deque
-from typing import TYPE_CHECKING, Any, Final
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Final
 
 from engine.actors.broadcast import Buffer, BufferStatistics
-from engine.journal.clerk import (
-    NOT_FIRST,
-    WIDTH,
+from engine.actors.lane import Lane
+from engine.journal.entries import (
+    STEP_FIELDS,
+    TYPES,
     Begun,
-    Clerk,
     Ended,
-    Entry,
+    Page,
     Parked,
     note,
 )
-from engine.states import RUNNING
+from engine.states import RUNNING, TERMINAL
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable
+    from typing import Any
 
-    from engine.actors.broadcast import Broadcast
+    from engine.actors.broadcast import Broadcast, Entry
     from engine.actors.hook import HookActor
-    from engine.actors.lane import Lane, Owed
+    from engine.actors.lane import Owed
+    from engine.actors.run import RunActor
     from engine.dispatch.base import Wake
     from engine.hooks import HookOutcome
+    from engine.journal.clerk import Clerk
     from engine.journal.exceptions import JournalError
-    from engine.runs import Transition
+    from engine.states import StateType
 
-MOST_BUFFERED: Final = 16384
-"""Entries that may wait to be written before runs have to."""
+MOST_BUFFERED: Final = 16_384
+"""Steps that may wait to be written before runs have to."""
 
 
 class Recorder(Buffer):
@@ -49,72 +51,81 @@ class Recorder(Buffer):
 
     Attributes:
         problem: Why the journal cannot be written now; None while it can.
-        tickets: The number of the last entry.
-        clerk: Makes rows of entries; there once the journal is open.
+        in_hand: The page that the writer is writing; None while it has none.
+        written: How many entries are on disk.
+        closing: Set when the engine closes.
+        clerk: Makes rows of pages; there once the journal is open.
     """
 
     __slots__ = (
         "_asleep",
         "_bell",
-        "_flushes",
         "_hooks",
         "_lock",
+        "_page",
         "clerk",
-        "is_closing",
+        "closing",
+        "in_hand",
         "problem",
-        "tickets",
+        "written",
     )
 
     clerk: Clerk
-    # The fields of entries, see `WIDTH`, where a subscriber's buffer has transitions.
+    # The page's steps, where a subscriber's buffer has transitions.
     items: Any
 
     def __init__(self, broadcast: Broadcast, hooks: HookActor) -> None:
-        super().__init__(broadcast, MOST_BUFFERED * WIDTH, "block")
-        self.items = []
-        self._flushes: deque[tuple[int, Wake]] = deque()
+        super().__init__(broadcast, MOST_BUFFERED * STEP_FIELDS, "block")
         self._lock = broadcast.lock
         self._hooks = hooks
-        self._bell = threading.Semaphore(0)
+        self._bell: SimpleQueue[None] = SimpleQueue()
         self._asleep = False
-        self.is_closing = False
+        self.closing = threading.Event()
         self.problem: JournalError | None = None
-        self.tickets = 0
+        self.in_hand: Page | None = None
+        self.written = 0
+        self._begin_page()
 
     # What the actors ask.
 
-    def put(self, transition: Transition) -> None:
-        """Take a transition together with the hooks that it owes."""
-        run = transition.actor
+    @property
+    def put(self) -> Callable[[Entry], object]:
+        """What takes what is published; the broadcast asks for it once."""
+        return self._record
+
+    def _record(self, entry: Entry) -> None:
+        """Take a step of a run together with the hooks that it owes."""
+        run, previous, state, sequence = entry
+        kind = state.type
         if self.closed:
-            if self.problem is not None and transition.state.type is RUNNING:
-                self._hooks.veto(run, self.problem)
+            self._lose(run, kind)
             return
-        lane = run.lane
-        owed: Sequence[Owed] = ()
-        if lane is not None or run.parent is None or run.definition.hooks.by_kind:
-            # Somebody outside of this process will be told: the caller, or a hook.
-            lane = self._hooks.track(run)
-            lane.ticket = self.tickets + 1
-            if lane.owed:
-                owed = [one for one in lane.owed if one.transition is transition]
-        noted = NOT_FIRST
-        if transition.previous is None:
-            noted = note(run)
-            if run.definition.kind == "flow":
-                run.name  # noqa: B018 - made up when first asked for; now is the time
-        self.items += (
-            run,
-            transition.state,
-            transition.sequence,
+        at, page = state._time, self._page
+        step = (
+            run.id,
+            sequence,
+            TYPES[kind],
+            state.name,
+            state.attempt,
+            at,
             time.monotonic(),
-            lane,
-            owed,
-            noted,
         )
-        self.tickets += 1
+        if state.message is None and state.cause is None:
+            self.items += step
+        else:
+            page.told += (*step, state.message, state.cause)
+        if previous is None:
+            self._note_run(run)
+        elif kind in TERMINAL:
+            page.ended += (run.id, at)
+        elif kind is RUNNING and run.definition.options.run_name is not None:
+            page.named += (run.id, run.name)
+        if run.lane is not None or run.parent is None or run.definition.hooks.by_kind:
+            self._hold_back(run, sequence)
         if self._asleep:
             self._wake()
+        elif self.writers:
+            self._let_in()
 
     def outcome(self, lane: Lane, owed: Owed, outcome: HookOutcome) -> None:
         """Take how a hook ended; the lane's next one waits until that is on disk.
@@ -122,8 +133,9 @@ class Recorder(Buffer):
         What was not delivered stays owed: the next recovery does it.
         """
         if not self.closed and outcome.status != "undelivered":
-            ended = Ended(lane.run, owed, outcome, lane.is_recovered, time.time())
-            lane.gate = self._add(ended, lane)
+            ended = Ended(lane.run, owed, outcome, lane.run.is_lost, time.time())
+            self._add(ended, lane)
+            lane.gate = self._page.commit
 
     def begin(self, lane: Lane, owed: Owed) -> None:
         """Take that a recovery is about to call a hook, which waits for it."""
@@ -139,9 +151,12 @@ class Recorder(Buffer):
     def subscribe_written(self, wake: Wake) -> bool:
         """Have *wake* called when everything so far is on disk; False if it is."""
         with self._lock:
-            if self.closed or self._hooks.committed >= self.tickets:
+            if self.closed:
                 return False
-            self._flushes.append((self.tickets, wake))
+            last = self._page if len(self._page) else self.in_hand
+            if last is None:
+                return False
+            last.wakes.append(wake)
             return True
 
     def await_room(self, wake: Wake) -> bool:
@@ -153,59 +168,59 @@ class Recorder(Buffer):
     def statistics(self) -> BufferStatistics:
         """Return how much is waiting to be written."""
         return BufferStatistics(
-            buffered=len(self.items) // WIDTH,
-            buffer=MOST_BUFFERED,
-            dropped=0,
-            overflow="block",
+            buffered=self.waiting, buffer=MOST_BUFFERED, dropped=0, overflow="block"
         )
+
+    @property
+    def waiting(self) -> int:
+        """How many entries are not on disk yet."""
+        in_hand = self.in_hand
+        return len(self._page) + (0 if in_hand is None else len(in_hand))
 
     def close(self) -> None:
         """Nothing: the writer goes on until it is stopped."""
 
     # What the writer asks.
 
-    def take_batch(self) -> list[Any] | None:
+    def take_page(self) -> Page | None:
         """Wait for entries and take them; None when there will be no more."""
         while True:
             with self._lock:
-                if self.items:
-                    taken: list[Any] = self.items
-                    self.items = []
-                    for _ in range(min(len(self.writers), MOST_BUFFERED)):
-                        self.writers.popleft()()
-                    return taken
-                if self.is_closing:
+                page = self._page
+                if len(page):
+                    self.in_hand = page
+                    self._begin_page()
+                    # One is woken here and lets the others in from its own thread:
+                    # waking a loop from another one costs ten times as much.
+                    self.pass_turn()
+                    return page
+                if self.closing.is_set():
                     return None
                 self._asleep = True
-            self._bell.acquire()
+            self._bell.get()
 
-    def let_flushed_go(self, committed: float) -> None:
-        """Let those go on who wait until a ticket is on disk."""
+    def turn_page(self) -> Page:
+        """Note that the page in hand is on disk, and let those go who waited for it."""
         with self._lock:
-            while self._flushes and self._flushes[0][0] <= committed:
-                self._flushes.popleft()[1]()
-
-    def wait_for_end(self, seconds: float) -> None:
-        """Wait for a while, or until the engine closes."""
-        with self._lock:
-            if self.is_closing:
-                return
-            self._asleep = True
-        self._bell.acquire(timeout=seconds)
+            page, self.in_hand = self.in_hand, None
+            assert page is not None
+            self.written += len(page)
+            page.finish()
+            return page
 
     def finish(self) -> None:
         """Have the writer end when everything is written."""
         with self._lock:
-            self.is_closing = True
+            self.closing.set()
             self._wake()
 
-    def abandon(self) -> int:
+    def abandon(self, error: JournalError) -> int:
         """Take nothing more and drop what is left; return how much that was."""
         with self._lock:
             self.closed = True
-            left, self.items = len(self.items) // WIDTH, []
+            left = self.waiting
+            self._drop(error)
             self.let_writers_go()
-            self.let_flushed_go(float("inf"))
             return left
 
     def let_writers_go(self) -> None:
@@ -216,16 +231,70 @@ class Recorder(Buffer):
     def was_forked(self) -> None:
         """Take nothing more, and owe nobody anything: this process is a fork."""
         self.closed = True
-        self.items = []
-        self._hooks.committed = float("inf")
+        self._drop()
 
-    def _add(self, entry: Entry, lane: Lane | None = None) -> int:
-        self.items += (entry, None, None, None, lane, None, None)
-        self.tickets += 1
+    def _drop(self, error: JournalError | None = None) -> None:
+        for page in filter(None, (self.in_hand, self._page)):
+            page.finish(error)
+        self.in_hand = None
+        self._begin_page()
+        self._page.finish(error)
+
+    def _lose(self, run: RunActor, kind: StateType) -> None:
+        """Have a run fail that begins, and tell the caller of one that ends."""
+        if self.problem is None:
+            return  # a fork, or the engine's end
+        if kind is RUNNING:
+            self._hooks.veto(run, self.problem)
+        elif kind in TERMINAL and run.lineage is None:
+            if run.lane is None:
+                run.lane = Lane(run)
+            run.lane.step = self._page.commit
+
+    def _begin_page(self) -> None:
+        self._page = Page()
+        self.items = self._page.steps
+
+    def _note_run(self, run: RunActor) -> None:
+        definition = run.definition
+        # A flow's name is made up when it is first asked for; now is the time.
+        name = run.name if definition.kind == "flow" else run._name
+        self._page.made += (
+            run.id,
+            run.created,
+            name,
+            definition,
+            run.lineage,
+            run.tags,
+            note(run),
+        )
+
+    def _hold_back(self, run: RunActor, sequence: int) -> None:
+        """Have a run wait for its step to be on disk: somebody outside will be told.
+
+        That is the caller of a run without a parent, or a hook.
+        """
+        page = self._page
+        lane = self._hooks.track(run)
+        lane.step = page.commit
+        page.lanes[lane] = None
+        for owed in lane.owed:
+            if owed.transition.sequence == sequence and owed.position >= 0:
+                page.owed += (run, owed)
+
+    def _let_in(self) -> None:
+        """Let as many runs go on as there is room for."""
+        room = (self.size - len(self.items)) // STEP_FIELDS
+        for _ in range(min(room, len(self.writers))):
+            self.writers.popleft()()
+
+    def _add(self, entry: Ended | Begun | Parked, lane: Lane | None = None) -> None:
+        self._page.hooks.append(entry)
+        if lane is not None:
+            self._page.lanes[lane] = None
         if self._asleep:
             self._wake()
-        return self.tickets
 
     def _wake(self) -> None:
         self._asleep = False
-        self._bell.release()
+        self._bell.put(None)

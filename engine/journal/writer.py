@@ -14,9 +14,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from engine.journal.clerk import WIDTH, Clerk
+from engine.journal.clerk import Clerk
 from engine.journal.exceptions import JournalBroken, JournalError, JournalFull
 from engine.logging import log
 from engine.states import safe_text
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from engine.actors.hook import HookActor
     from engine.dispatch.base import Wake
     from engine.journal.base import Journal, Opening, Owner
+    from engine.journal.entries import Page
     from engine.journal.recorder import Recorder
 
 RETRY_SECONDS: Final = 0.05
@@ -74,7 +75,6 @@ class Writer:
         self._open_waiters: list[Wake] = []
         self._error: BaseException | None = None
         self._opening: Opening | None = None
-        self._in_hand: list[Any] | None = None
         self._since_tidied = 0
         self._gave_up_at = float("inf")
         self._thread = self._new_thread()
@@ -153,18 +153,16 @@ class Writer:
     def _serve(self) -> None:
         if self._opening is None:
             return
-        if self._in_hand is not None:
+        if self._recorder.in_hand is not None:
             self._journal.reopen()
-            self._commit()
-        while (entries := self._recorder.take_batch()) is not None:
-            self._in_hand = entries
-            self._commit()
-            self._tidy(len(entries) // WIDTH)
+            self._commit(self._recorder.in_hand)
+        while (page := self._recorder.take_page()) is not None:
+            self._commit(page)
+            self._tidy(len(page))
 
-    def _commit(self) -> None:
-        """Write the batch in hand, however long it takes, and tell who waits for it."""
-        assert self._in_hand is not None
-        batch = self._recorder.clerk.write_up(self._in_hand)
+    def _commit(self, page: Page) -> None:
+        """Write a page, however long it takes, and tell who waits for it."""
+        batch = self._recorder.clerk.write_up(page)
         while not self._recorder.closed:
             try:
                 self._journal.write(batch)
@@ -174,18 +172,15 @@ class Writer:
                 self._bear(error)
             else:
                 self._recorder.clerk.committed()
-                entries, self._in_hand = self._in_hand, None
-                self._written(entries)
+                self._written()
                 return
 
-    def _written(self, entries: list[Any]) -> None:
+    def _written(self) -> None:
         if self._recorder.problem is not None:
             log.warning("journal_recovered", path=self._journal.path)
             self._on_trouble(None)
-        lanes = dict.fromkeys(entries[4::WIDTH])
-        lanes.pop(None, None)
-        self._hooks.committed_by(len(entries) // WIDTH, list(lanes))
-        self._recorder.let_flushed_go(self._hooks.committed)
+        page = self._recorder.turn_page()
+        self._hooks.go_on(page.lanes)
 
     def _bear(self, error: JournalError) -> None:
         """Refuse new runs, wait a little, and perhaps give up."""
@@ -195,10 +190,10 @@ class Writer:
         if time.monotonic() >= self._gave_up_at:
             self._give_up(error)
             return
-        if self._recorder.is_closing:
+        if self._recorder.closing.is_set():
             time.sleep(RETRY_SECONDS)
         else:
-            self._recorder.wait_for_end(RETRY_SECONDS)
+            self._recorder.closing.wait(RETRY_SECONDS)
         if not isinstance(error, JournalFull):
             self._try_to_reopen()
 
@@ -213,15 +208,11 @@ class Writer:
     def _give_up(self, error: JournalError) -> None:
         """Write no more: nobody waits for the disk from now on."""
         self._on_trouble(error)
-        unwritten = self._recorder.abandon()
-        if self._in_hand is not None:
-            unwritten += len(self._in_hand) // WIDTH
-        self._in_hand = None
         log.error(
             "journal_given_up",
             path=error.path,
             problem=error.problem,
-            unwritten=unwritten,
+            unwritten=self._recorder.abandon(error),
         )
         self._on_loss(error)
 

@@ -11,7 +11,8 @@ from typing import Any
 import anyio
 
 from engine.journal import SQLiteJournal
-from engine.journal.base import Batch
+from engine.journal.database import named
+from engine.journal.rows import Batch
 
 
 class FaultyJournal(SQLiteJournal):
@@ -39,7 +40,7 @@ class FaultyJournal(SQLiteJournal):
         assert self.may_write.wait(10)
         if self.error is not None:
             if isinstance(self.error, sqlite3.Error):
-                raise self._named(self.error) from self.error
+                raise named(self.path, self.error) from self.error
             raise self.error
         super().write(batch)
         self.batches.append(batch)

@@ -14,7 +14,15 @@ from typing import Any
 import apsw
 
 from engine.journal import SQLiteJournal
-from engine.journal.base import Batch, DefinitionRow, Owner, RunRow, TransitionRow
+from engine.journal.base import Owner
+from engine.journal.database import Database
+from engine.journal.rows import (
+    Batch,
+    DefinitionRow,
+    RunRow,
+    TransitionRow,
+    add_row,
+)
 
 SECTOR = 512
 STEPS_OF_A_RUN = 3
@@ -62,23 +70,23 @@ class RecordingFile(apsw.VFSFile):
         self._ops.append(("sync", self._name, 0, b""))
 
 
-class RecordedJournal(SQLiteJournal):
-    """A journal on such a disk, which moves its log into the file all the time."""
+class RecordedDatabase(Database):
+    """A file on such a disk, into which its log is moved all the time."""
 
     vfs: str
 
     def _connect(self) -> Any:
-        db = apsw.Connection(self.path, vfs=self.vfs)
-        self._configure(db)
-        db.execute("PRAGMA wal_autocheckpoint = 10")
-        return db
+        connection = apsw.Connection(self._path, vfs=self.vfs)
+        connection.execute("PRAGMA wal_autocheckpoint = 10")
+        return connection
 
 
 def record(folder: Path, durability: Any, batches: int, vfs: str) -> list[Op]:
     """Write a journal; return what happened to its disk."""
     recorder = RecordingVFS(vfs)
-    journal = RecordedJournal(folder / "journal.db", durability=durability)
-    journal.vfs = vfs
+    journal = SQLiteJournal(folder / "journal.db", durability=durability)
+    journal._file = file = RecordedDatabase(journal.path, durability)
+    file.vfs = vfs
     owner = Owner(prefix="abc-", pid=1, started=None, boot=None, host="h", hooks="[]")
     assert journal.open(owner) is not None
     chance = random.Random(1)
@@ -86,18 +94,21 @@ def record(folder: Path, durability: Any, batches: int, vfs: str) -> list[Op]:
     for _ in range(batches):
         batch = Batch()
         if not number:
-            batch.definitions += DefinitionRow(1, "flow", "f", None, "m:f", "[]")
+            row: Any = DefinitionRow(1, "flow", "f", None, "m:f", "[]")
+            add_row(batch.definitions, row._fields, row)
         for _ in range(chance.randint(1, 8)):
             number += 1
-            batch.runs += RunRow(
-                number, f"abc-{number}", 1, 1, None, None, None, f"abc-{number}",
-                "{}", None, 0.0, 1.0,
+            run = f"abc-{number}"
+            row = RunRow(
+                number, run, 1, 1, None, None, None, run, "{}", None, 0.0, 1.0
             )  # fmt: skip
+            add_row(batch.runs, row._fields, row)
             for step in range(STEPS_OF_A_RUN):
-                batch.transitions += TransitionRow(
+                row = TransitionRow(
                     number, number * 10 + step, "RUNNING", "Running", "x" * 50, None,
                     1, 0.0, 0.0,
                 )  # fmt: skip
+                add_row(batch.transitions, row._fields, row)
         journal.write(batch)
         recorder.ops.append(("ack", "", number, b""))
     ops = list(recorder.ops)

@@ -12,7 +12,7 @@ import anyio.to_thread
 import pytest
 from journal_faults import FaultyJournal, rows
 
-from engine import Engine, flow, runtime, task
+from engine import Engine, flow, runtime, task, transaction
 from engine.journal import JournalLocked, SQLiteJournal
 
 pytestmark = pytest.mark.anyio
@@ -243,3 +243,29 @@ def test_what_is_no_journal_is_refused(given: Any, error: type[Exception]) -> No
     """``journal=`` takes a URL it knows, or a journal; anything else is named."""
     with pytest.raises(error, match="journal must"):
         Engine(journal=given)
+
+
+async def test_transaction_hooks_are_not_journalled(journal: FaultyJournal) -> None:
+    """They are owed by the end of a transaction, and only hooks of steps are kept."""
+    told = []
+
+    def committed(txn: Any) -> None:
+        told.append("committed")
+
+    def completed(task: Any, run: Any, state: Any) -> None:
+        told.append("completed")
+
+    @task(on_commit=[committed], on_completion=[completed])
+    async def child() -> None:
+        pass
+
+    @flow
+    async def parent() -> None:
+        async with transaction():
+            await child()
+
+    async with Engine(journal=journal):
+        await parent()
+    assert told == ["completed", "committed"]
+    kept = rows(Path(journal.path), FATES)
+    assert kept == [("on_completion[0]:completed", "delivered")]

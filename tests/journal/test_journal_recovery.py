@@ -239,7 +239,7 @@ def test_ended_runs_are_dropped(path: Path) -> None:
     with Engine(journal=journal):
         for _ in range(30):
             nothing()
-        journal._db.execute("UPDATE runs SET ended_at = NULL WHERE run = 1")
+        journal._file.execute("UPDATE runs SET ended_at = NULL WHERE run = 1")
         while journal.tidy():
             pass
     kept = [run for (run,) in rows(path, "SELECT run FROM runs ORDER BY run")]

@@ -20,6 +20,7 @@ from journal_faults import FaultyJournal, rows, sqlite_error, until
 from engine import Engine, flow, task
 from engine.exceptions import EngineFailedError
 from engine.journal import JournalBroken, JournalError, JournalFull, SQLiteJournal
+from engine.states import Completed
 
 pytestmark = pytest.mark.anyio
 
@@ -192,7 +193,7 @@ async def fill(engine: Engine, acknowledged: list[str]) -> None:
 
 def limit(journal: SQLiteJournal, pages: int) -> None:
     """Let the file grow to so many pages at most."""
-    journal._db.execute(f"PRAGMA max_page_count = {pages}")
+    journal._file.execute(f"PRAGMA max_page_count = {pages}")
 
 
 async def test_a_file_that_may_not_grow(tmp_path: Path) -> None:
@@ -272,3 +273,55 @@ async def test_many_children_when_the_disk_is_full(journal: FaultyJournal) -> No
 
     async with Engine(journal=journal):
         assert "no space" in await parent()
+
+
+class Mute:
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
+@pytest.mark.parametrize("message", ["half a pair \ud800", Mute(), ["a list"], 1 << 70])
+async def test_what_sqlite_cannot_store_holds_nothing_up(
+    tmp_path: Path, message: Any
+) -> None:
+    """A state may say anything: it is written as text, and so are all others."""
+
+    @flow
+    async def odd() -> Any:
+        return Completed(name="odd \ud800", message=message)
+
+    path = tmp_path / "journal.db"
+    async with Engine(journal=SQLiteJournal(path)):
+        await odd()
+        await nothing()
+    assert [name for name, _ in states(path)] == ["odd ?", "Completed"]
+    query = "SELECT message FROM transitions WHERE name = 'odd ?'"
+    assert [type(text) for (text,) in rows(path, query)] == [str]
+
+
+async def test_many_rows_of_many_shapes_are_all_written(tmp_path: Path) -> None:
+    """Whatever the number of rows, each is written once: statements are filled up."""
+
+    @task
+    async def child(n: int, text: str = "x") -> int:
+        if n % 3 == 0:
+            raise ValueError(n)
+        return n
+
+    @flow
+    async def parent(count: int) -> None:
+        for handle in [child.submit(n) for n in range(count)]:
+            await handle.join()
+
+    path = tmp_path / "journal.db"
+    counts = [1, 3, 5, 17, 100, 300]
+    async with Engine(journal=SQLiteJournal(path, durability="off")):
+        for count in counts:
+            await parent(count)
+    runs = sum(counts) + len(counts)
+    assert rows(path, "SELECT count(*), count(ended_at) FROM runs") == [(runs, runs)]
+    assert rows(path, "SELECT count(*) FROM transitions") == [(3 * runs,)]
+    failed = "SELECT count(*) FROM transitions WHERE message LIKE '%ValueError: %'"
+    assert rows(path, failed) == [(sum(-(-count // 3) for count in counts),)]
+    parameters = "SELECT parameters FROM runs WHERE parent_run_id IS NOT NULL LIMIT 2"
+    assert rows(path, parameters) == [('{"n": 0, "text": "x"}',)] * 2
