@@ -17,7 +17,9 @@ the inner one back, and only that. An on_commit hook that fails rolls its own ta
 the others stand. Hooks are contained, have outcomes and are counted like all others.
 
 Transactions live in the memory of their process: one that is killed neither commits nor
-rolls back what it has begun.
+rolls back what it has begun. A journal changes nothing about that: it keeps the hooks
+of states. The flow's on_crashed hook, which it delivers after a kill, is the place to
+look at what was left.
 
 Runs stay in the states they have ended in: what was rolled back later did complete. A
 run whose rollback comes before its end, because it had no transaction around it and
