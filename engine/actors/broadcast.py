@@ -198,8 +198,8 @@ class Broadcast:
     """One publisher's channel to many readers.
 
     Attributes:
-        sequence: Number of the last transition. Runs count it up themselves, and publish
-            only what anybody is to be told: that is most of what most of them do.
+        sequence: Number of the last transition. Runs count it up themselves, and
+            publish only what somebody is told: mostly there is nothing else to do.
         is_heard: Whether anybody is told of every transition.
         blocking: Buffers that runs have to wait for before their next step.
         sleepers: Buffers whose readers wait for an item.
