@@ -9,6 +9,7 @@ A hook that kills the recovery too kills the fork, not the supervisor.
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import subprocess
@@ -89,9 +90,10 @@ def warm_up(loop: str) -> None:
     """
     import anyio
 
-    import engine.cli.recover
-    import engine.recording  # noqa: F401
     from engine.host import Engine
+
+    for module in ("engine.cli.recover", "engine.recording"):
+        importlib.import_module(module)
 
     async def enter() -> None:
         async with Engine():
