@@ -51,9 +51,8 @@ cover: .venv/.dev ## Run the tests with branch coverage.
 	@.venv/bin/coverage report
 
 others: ## Run the tests of the built wheel on each other Python found here (3.12, 3.13).
-	@for version in $$(.ci/pythons $(PYTHON)); do \
-		$(MAKE) --no-print-directory unit-$$version || exit 1; \
-	done
+	@echo "==> others: pytest on each other Python, side by side"
+	@MAKE="$(MAKE)" .ci/others $(PYTHON)
 
 oldest: .venv-oldest/.installed ## Run the tests with the oldest dependencies that are allowed.
 	@echo "==> oldest: pytest, with the oldest dependencies"

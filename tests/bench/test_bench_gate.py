@@ -163,9 +163,9 @@ def test_every_figure_is_counted(loop: str) -> None:
 @pytest.mark.parametrize("counting", [counts.bytecodes, counts.calls])
 @pytest.mark.parametrize("loop", ["asyncio", "trio"])
 def test_the_counts_repeat(counting: Callable[[], Any], loop: str) -> None:
-    """The same code counts the same, to a hundredth."""
+    """The same code counts the same, to a few hundredths."""
     first, second = (counts.a_run(counting, fanout.submit, loop) for _ in range(2))
-    assert first == pytest.approx(second, rel=0.01)
+    assert first == pytest.approx(second, rel=0.03)
 
 
 @pytest.mark.usefixtures("few")
