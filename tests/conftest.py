@@ -1,6 +1,13 @@
 """What all tests share: each async test runs on asyncio and on trio."""
 
+import signal
+
 import pytest
+
+# A shell ignores Ctrl-C for what it starts in the background, and so would the tests,
+# which send it, and the processes that they start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(params=["asyncio", "trio"])

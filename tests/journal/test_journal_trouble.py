@@ -81,18 +81,18 @@ async def test_passing_trouble_refuses_runs_until_it_has_passed(
     journal: FaultyJournal, name: str, error: type[JournalError]
 ) -> None:
     """New runs fail at once, live ones wait; when it passes all goes on by itself."""
-    may_end = anyio.Event()
+    has_begun, may_end = anyio.Event(), anyio.Event()
     hooks = []
 
     @flow(on_completion=[lambda *_: hooks.append("told")])
     async def long() -> str:
+        has_begun.set()  # so its beginning is on disk
         await may_end.wait()
         return "kept"
 
     async with Engine(journal=journal) as engine:
         live = engine.start(long)
-        await anyio.lowlevel.checkpoint()
-        await until(lambda: live.state.is_running() and journal.batches)
+        await has_begun.wait()
         journal.error = sqlite_error(name)
         began = time.monotonic()
         with pytest.raises(error):
