@@ -54,7 +54,8 @@ def once(folder: Path, loop: str) -> float:
         *("--journal", str(folder / "journal.db"), "--loop", loop),
     )
     environment = {**os.environ, PIPE: str(pipe)}
-    with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as run:
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, env=environment, **quiet) as run:
         child, _ = heard(pipe)
         time.sleep(WARM_UP_SECONDS)
         killed = time.monotonic()

@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections import defaultdict
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -61,9 +62,10 @@ class Nursery:
 
     def wait_for(self, word: str, pid: int | None = None) -> list[str]:
         """Wait until a line with *word* comes; return it."""
+        deadline = time.monotonic() + 60
         while True:
             try:
-                line = self._news.get(timeout=15)
+                line = self._news.get(timeout=max(0.0, deadline - time.monotonic()))
             except Empty:
                 raise AssertionError(
                     f"no {word!r} came: {''.join(self.errors[-30:])}"

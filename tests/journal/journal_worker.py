@@ -16,6 +16,7 @@ from typing import Any
 
 import anyio
 import anyio.lowlevel
+import structlog
 
 from engine import Engine, flow, runtime, task
 from engine.journal import JournalError, SQLiteJournal
@@ -139,4 +140,6 @@ if __name__ == "__main__":
     import engine.recovery  # noqa: F401
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Not among the history: a process that is killed leaves half a line of its log.
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     serve()
