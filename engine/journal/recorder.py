@@ -42,8 +42,10 @@ if TYPE_CHECKING:
     from engine.journal.exceptions import JournalError
     from engine.states import StateType
 
-MOST_BUFFERED: Final = 16_384
-"""Steps that may wait to be written before runs have to."""
+MOST_BUFFERED: Final = 65_536
+"""Steps, of two hundred bytes, that may wait to be written before runs have to. So many
+because a busy loop seldom leaves the writer the interpreter's lock, and each run that
+waits for room costs more than it takes to write its steps."""
 
 
 class Recorder(Buffer):
