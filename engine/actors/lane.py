@@ -40,20 +40,20 @@ class Commit:
 
     Attributes:
         is_over: Whether nobody has to wait for it any more.
+        is_kept: Whether it got there.
         error: Why it never got there; None if it did, or still may.
     """
 
-    __slots__ = ("error", "is_over")
+    __slots__ = ("error", "is_kept", "is_over")
 
-    def __init__(
-        self, *, is_over: bool = False, error: JournalError | None = None
-    ) -> None:
-        self.is_over = is_over
-        self.error = error
+    def __init__(self, *, is_over: bool = False) -> None:
+        self.is_over = self.is_kept = is_over
+        self.error: JournalError | None = None
 
     def finish(self, error: JournalError | None = None) -> None:
         """Let nobody wait any more."""
         self.is_over = True
+        self.is_kept = error is None
         self.error = error
 
 
@@ -114,8 +114,8 @@ class Lane:
 
     @property
     def is_servable(self) -> bool:
-        """Whether the next hook may be called."""
-        return bool(self.owed) and self.step.is_over and self.gate.is_over
+        """Whether the next hook may be called: all that comes before it is on disk."""
+        return bool(self.owed) and self.step.is_kept and self.gate.is_kept
 
     @property
     def is_idle(self) -> bool:

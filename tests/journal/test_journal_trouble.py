@@ -17,7 +17,8 @@ import anyio.lowlevel
 import pytest
 from journal_faults import FaultyJournal, rows, sqlite_error, until
 
-from engine import Engine, flow, task
+from engine import Engine, Hook, flow, task
+from engine.actors.lane import Commit, Lane, Owed
 from engine.exceptions import EngineFailedError
 from engine.journal import JournalBroken, JournalError, JournalFull, SQLiteJournal
 from engine.states import Completed
@@ -112,6 +113,22 @@ async def test_passing_trouble_refuses_runs_until_it_has_passed(
     assert hooks == ["told"]
     ended = [name for name, _ in states(journal.path)]
     assert ended == ["Completed", "Failed", "Completed"]
+
+
+@pytest.mark.parametrize("waits_for", ["step", "gate"])
+def test_no_hook_is_called_for_what_never_got_to_the_disk(waits_for: str) -> None:
+    """When the journal is given up, waiting ends, but the next hook is not called."""
+    run: Any = None
+    lane = Lane(run)
+    lane.owed = (Owed(None, "on_failure", Hook(print)),)
+    assert lane.is_servable
+    commit = Commit()
+    setattr(lane, waits_for, commit)
+    assert not lane.is_servable
+    commit.finish(JournalBroken("journal.db", "a failed sync"))
+    assert not lane.is_servable
+    commit.finish()
+    assert lane.is_servable
 
 
 async def test_a_failed_fsync_is_final(journal: FaultyJournal) -> None:
