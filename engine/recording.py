@@ -77,7 +77,6 @@ class Recording:
             make_owner=self._make_owner,
             may_restart=partial(engine.supervisor.note_death, "journal"),
             on_trouble=self._note_trouble,
-            on_loss=self._note_loss,
         )
 
     async def open(self, here: Dispatcher) -> None:
@@ -147,10 +146,6 @@ class Recording:
             host=host_name(),
             hooks=json.dumps(hooks),
         )
-
-    def _note_loss(self, error: JournalError) -> None:
-        with self._engine.lock:
-            self._engine.hooks.close()
 
     def _note_trouble(self, problem: JournalError | None) -> None:
         engine, recorder = self._engine, self.recorder

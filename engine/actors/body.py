@@ -274,10 +274,17 @@ async def wait_for_room(run: RunActor, on: Dispatcher, buffer: Buffer) -> None:
 
 
 async def wait_for_hooks(run: RunActor, on: Dispatcher) -> None:
-    """Wait until the hooks owed so far are done; raise if one of them fails the run."""
+    """Wait until the hooks owed so far are done; raise if one of them fails the run.
+
+    So does a journal that was given up before it had the step: nobody would ever know
+    that the body has begun.
+    """
     lane = run.lane
     assert lane is not None
     await on.wait_for_lane(lane)
+    if lane.step.error is not None:
+        lane.is_refused = True
+        lane.veto = lane.veto or lane.step.error
     if lane.veto is not None:
         veto, lane.veto = lane.veto, None
         raise veto

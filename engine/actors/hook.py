@@ -386,11 +386,18 @@ class HookActor:
             self._waiters.append(wake)
             return True
 
-    def close(self) -> None:
-        """Take no more; what has not ended by now becomes undelivered."""
+    def close(self, error: JournalError | None = None) -> None:
+        """Take no more; what has not ended by now becomes undelivered.
+
+        Args:
+            error: Why the journal was given up. It fails the runs whose bodies wait for
+                their hooks: a recovery will call those, and that must not be later.
+        """
         with self._lock:
             self._closed = True
             for lane in tuple(self._open):
+                if error is not None and lane.holds_body:
+                    lane.veto, lane.is_refused = error, True
                 self._give_up(lane)
 
 

@@ -118,6 +118,12 @@ class Lane:
         return bool(self.owed) and self.step.is_kept and self.gate.is_kept
 
     @property
+    def holds_body(self) -> bool:
+        """Whether the run's body waits for any of its hooks to be called."""
+        left = self.owed if self.current is None else (self.current, *self.owed)
+        return any(owed.kind in ("on_running", "on_retry") for owed in left)
+
+    @property
     def is_idle(self) -> bool:
         """Whether there is nothing that the run has to wait for."""
         return self.is_refused or self.is_done

@@ -217,11 +217,16 @@ class Recorder(Buffer):
             self._wake()
 
     def abandon(self, error: JournalError) -> int:
-        """Take nothing more and drop what is left; return how much that was."""
+        """Take nothing more and drop what is left; return how much that was.
+
+        The hooks are closed with it: one that is called although the outcome of the one
+        before was not kept would be called again, and so would that.
+        """
         with self._lock:
             self.closed = True
             left = self.waiting
             self._drop(error)
+            self._hooks.close(error)
             self.let_writers_go()
             return left
 

@@ -49,7 +49,6 @@ class Writer:
         make_owner: Makes the owner, of another prefix each time.
         may_restart: Asked when the thread has died of an error.
         on_trouble: Told when the trouble begins, and with None when it has passed.
-        on_loss: Told when nothing more will ever be written.
     """
 
     def __init__(
@@ -61,7 +60,6 @@ class Writer:
         make_owner: Callable[[], Owner],
         may_restart: Callable[[BaseException], bool],
         on_trouble: Callable[[JournalError | None], None],
-        on_loss: Callable[[JournalError], None],
     ) -> None:
         self._journal = journal
         self._recorder = recorder
@@ -69,7 +67,6 @@ class Writer:
         self._make_owner = make_owner
         self._may_restart = may_restart
         self._on_trouble = on_trouble
-        self._on_loss = on_loss
         self._lock = threading.Lock()
         self._opened = False
         self._open_waiters: list[Wake] = []
@@ -214,7 +211,6 @@ class Writer:
             problem=error.problem,
             unwritten=self._recorder.abandon(error),
         )
-        self._on_loss(error)
 
     def _tidy(self, entries: int) -> None:
         self._since_tidied += entries

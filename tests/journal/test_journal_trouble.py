@@ -131,6 +131,17 @@ def test_no_hook_is_called_for_what_never_got_to_the_disk(waits_for: str) -> Non
     assert lane.is_servable
 
 
+@pytest.mark.parametrize("place", ["owed", "current"])
+@pytest.mark.parametrize("kind", ["on_running", "on_retry", "on_failure"])
+def test_only_hooks_of_a_beginning_hold_a_body(kind: str, place: str) -> None:
+    """They fail it when the journal is lost; a recovery must not call them later."""
+    run: Any = None
+    lane = Lane(run)
+    owed = Owed(None, kind, Hook(print))
+    setattr(lane, place, owed if place == "current" else (owed,))
+    assert lane.holds_body is (kind != "on_failure")
+
+
 async def test_a_failed_fsync_is_final(journal: FaultyJournal) -> None:
     """After a failed fsync the file is not written again; the host goes on without."""
     async with Engine(journal=journal):
