@@ -159,8 +159,7 @@ class Kin(Mailbox):
                     self.last_child_ended()
 
     def leave_family(self) -> None:
-        """Stop being one, at the run's end; with the lock held."""
-        self.siblings.pop(self, None)
+        """Let go of the parent, at the run's end; with the lock held."""
         parent, self.parent = self.parent, None
         if parent is None:
             return

@@ -382,8 +382,10 @@ class RunActor(Kin):
     def _end(self) -> None:
         self.clock_ended = time.monotonic()
         self.verdict = None
-        self.leave_family()
+        self.siblings.pop(self, None)
+        # Before the parent is told: it may end at once, and is recorded after.
         self.engine.run_ended(self)
+        self.leave_family()
         if self.lane is None or self.lane.is_idle:
             self.settle()
 
