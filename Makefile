@@ -16,7 +16,7 @@ SOURCES := pyproject.toml README.md $(shell find engine -name '*.py')
 # The steps share environments and the terminal; in turn, their output stays readable.
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint types unit cover others oldest format bench baseline clean
+.PHONY: help demo test lint types suites unit cover kills oldest format bench baseline clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,7 +25,7 @@ demo: .venv/.installed ## Run examples/inventory.py on DIR (default: Python's st
 	@echo "==> demo: examples/inventory.py $(DIR)"
 	@.venv/bin/python examples/inventory.py "$(DIR)"
 
-test: lint types cover others ## Run everything: lint, types, tests with coverage, the other Pythons.
+test: lint types suites ## Run everything: lint, types, tests on each Python, a thousand kills.
 	@echo "==> all is well"
 
 lint: .venv/.dev ## Check style and formatting with ruff.
@@ -50,9 +50,13 @@ cover: .venv/.dev ## Run the tests with branch coverage.
 	@.venv/bin/coverage combine --quiet
 	@.venv/bin/coverage report
 
-others: ## Run the tests of the built wheel on each other Python found here (3.12, 3.13).
-	@echo "==> others: pytest on each other Python, side by side"
-	@MAKE="$(MAKE)" .ci/others $(PYTHON)
+kills: .venv/.dev ## Kill processes with a journal a thousand times; look for what was lost.
+	@echo "==> kills: a thousand"
+	@ENGINE_TEST_KILLS=1000 .venv/bin/pytest -rP tests/journal/test_journal_kill.py
+
+suites: .venv/.dev ## Run cover, kills and the tests on other Pythons, side by side.
+	@echo "==> suites: the tests with coverage, on each other Python found here, and the kills"
+	@MAKE="$(MAKE)" .ci/together cover $$(.ci/pythons $(PYTHON) | sed s/^/unit-/) kills
 
 oldest: .venv-oldest/.installed ## Run the tests with the oldest dependencies that are allowed.
 	@echo "==> oldest: pytest, with the oldest dependencies"

@@ -1,6 +1,7 @@
 """SIGKILL at random times: nothing owed is lost, and nobody was lied to.
 
-``ENGINE_TEST_KILLS`` sets how many (default 40; 1000 takes minutes).
+``ENGINE_TEST_KILLS`` sets how many: 40 unless told otherwise, 1,000 in ``make kills``
+and so in ``make test``; 10,000 take a quarter of an hour.
 """
 
 from __future__ import annotations
