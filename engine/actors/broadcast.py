@@ -134,7 +134,7 @@ class Buffer:
             if self.items or self.closed:
                 return False
             self._reader = wake
-            self._broadcast.sleepers.append(self)
+            self._broadcast.wake_at_next(self)
             return True
 
     def await_room(self, wake: Wake) -> bool:
@@ -198,27 +198,27 @@ class Broadcast:
     """One publisher's channel to many readers.
 
     Attributes:
-        sequence: Number of the last transition. Runs count it up themselves, and
-            publish only what somebody is told: mostly there is nothing else to do.
-        is_heard: Whether anybody is told of every transition.
+        sequence: Number of the last transition. Runs count it up themselves, since
+            mostly there is nothing else to do.
+        tell: What takes a transition that owes no hook of its run; None while nobody
+            listens. Beside a single reader that is behind, it is a bare append.
         blocking: Buffers that runs have to wait for before their next step.
-        sleepers: Buffers whose readers wait for an item.
         on_owed: Called for transitions that owe hooks; the hook actor's inbox.
         owes_always: Whether every transition owes a hook, as an engine's own do.
     """
 
     __slots__ = (
         "_puts",
+        "_sleepers",
         "blocking",
         "buffers",
         "is_closed",
-        "is_heard",
         "lock",
         "make",
         "on_owed",
         "owes_always",
         "sequence",
-        "sleepers",
+        "tell",
     )
 
     def __init__(
@@ -230,30 +230,38 @@ class Broadcast:
         self.buffers: tuple[Buffer, ...] = ()
         self._puts: tuple[Callable[[Entry], object], ...] = ()
         self.blocking: tuple[Buffer, ...] = ()
-        self.sleepers: list[Buffer] = []
+        # Buffers whose readers wait for an item.
+        self._sleepers: list[Buffer] = []
         self.on_owed: Callable[[Transition], None] = ignore
         self.owes_always = owes_always
-        self.is_heard = owes_always
         self.is_closed = False
+        self._serve()
 
-    def publish(
-        self, run: RunActor, previous: State[Any] | None, state: State[Any]
-    ) -> None:
-        """Give the transition that was counted last to every reader; never waits."""
-        sequence = self.sequence
-        if state.type in run.definition.hooks.types or self.owes_always:
-            self.on_owed(self.make(run, previous, state, sequence))
-        if self._puts:
-            entry = (run, previous, state, sequence)
-            for put in self._puts:
-                put(entry)
-            if self.sleepers:
-                self._wake_sleepers()
+    def owe(self, entry: Entry) -> None:
+        """Give a transition to the hook actor and to every reader; never waits."""
+        self.on_owed(self.make(*entry))
+        self._give(entry)
 
-    def _wake_sleepers(self) -> None:
-        sleepers, self.sleepers = self.sleepers, []
-        for buffer in sleepers:
-            buffer.wake_reader()
+    def _give(self, entry: Entry) -> None:
+        for put in self._puts:
+            put(entry)
+        if self._sleepers:
+            sleepers, self._sleepers = self._sleepers, []
+            for buffer in sleepers:
+                buffer.wake_reader()
+            self._choose_tell()
+
+    def wake_at_next(self, buffer: Buffer) -> None:
+        """Have a buffer's reader woken by the next transition."""
+        self._sleepers.append(buffer)
+        self._choose_tell()
+
+    def _choose_tell(self) -> None:
+        self.tell: Callable[[Entry], object] | None = self._give
+        if self.owes_always:
+            self.tell = self.owe
+        elif not self._sleepers and len(self._puts) < 2:
+            self.tell = self._puts[0] if self._puts else None
 
     def subscribe(self, size: int, overflow: Overflow) -> Buffer:
         """Add a reader that sees every transition from now on."""
@@ -276,7 +284,7 @@ class Broadcast:
         self.buffers = buffers
         self.blocking = tuple(b for b in buffers if b.overflow == "block")
         self._puts = tuple(buffer.put for buffer in buffers)
-        self.is_heard = self.owes_always or bool(buffers)
+        self._choose_tell()
 
     def close(self) -> None:
         """End every reader's stream after what it has yet to read."""

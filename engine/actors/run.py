@@ -164,8 +164,8 @@ class RunActor(Kin):
                 self.engine.limiter.release(parent)
             broadcast = self.engine.broadcast
             broadcast.sequence += 1
-            if broadcast.is_heard:  # no hook is due for being Pending
-                broadcast.publish(self, None, self.state)
+            if broadcast.tell is not None:  # no hook is due for being Pending
+                broadcast.tell((self, None, self.state, broadcast.sequence))
 
     # What others may ask.
 
@@ -374,8 +374,10 @@ class RunActor(Kin):
         state._due = None if delay is None else now + delay
         broadcast = self.engine.broadcast
         broadcast.sequence += 1
-        if broadcast.is_heard or type in self.definition.hooks.types:
-            broadcast.publish(self, previous, state)
+        if type in self.definition.hooks.types:
+            broadcast.owe((self, previous, state, broadcast.sequence))
+        elif broadcast.tell is not None:
+            broadcast.tell((self, previous, state, broadcast.sequence))
         if type in TERMINAL:
             self._end()
 
