@@ -172,6 +172,8 @@ class Encoder:
             return self._encode_mapping(value)
         try:
             parts = parts_of(kind, value)
+        except RecursionError:
+            raise  # of ours: how deep it gets is for the whole value to say
         except Exception as error:
             # A property, or an iteration, of the user's own.
             problem = f"a {kind.__qualname__} that cannot be looked into"

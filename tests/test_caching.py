@@ -249,12 +249,17 @@ class TestFingerprints:
         assert fingerprint([twice, twice]) == fingerprint([[1], [1]])
 
     def test_endless_nesting_is_refused(self) -> None:
-        """Rather than ending in a RecursionError."""
+        """Rather than ending in a RecursionError, in whichever call that comes."""
         deep: list[Any] = []
         for _ in range(100_000):
             deep = [deep]
-        with pytest.raises(NoFingerprintError, match="too many levels"):
-            fingerprint(deep)
+
+        def look(calls_between: int) -> str:
+            return look(calls_between - 1) if calls_between else fingerprint(deep)
+
+        for calls_between in range(12):
+            with pytest.raises(NoFingerprintError, match="too many levels"):
+                look(calls_between)
 
     def test_classes_of_functions_are_refused(self) -> None:
         """There are many of one name."""
