@@ -205,11 +205,9 @@ def refuse_to_block(actor: RunActor, call: str) -> None:
     """
     if running_backend() is None:
         return
+    # The thread tells it too: callbacks have the context of the run that left them.
     current = CURRENT.get()
-    holds = (
-        current is not None
-        and current.dispatcher is not None
-        and not current.dispatcher.can_interrupt
-    )
-    if not (holds and current is not None and actor.site >= current.site):
+    if current is None or current.driver != threading.get_ident():
+        raise BlockingCallError(call)
+    if actor.site < current.site:
         raise BlockingCallError(call)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import signal
 from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Iterable
 from contextlib import AsyncExitStack, suppress
@@ -27,7 +26,7 @@ from engine.actors.hook import HookActor
 from engine.actors.mailbox import Mailbox
 from engine.actors.supervisor import Supervisor
 from engine.checks import Checker
-from engine.context import CURRENT, SCOPE
+from engine.context import SCOPE
 from engine.definition import Definition
 from engine.dispatch.caller import CallerDispatcher, drive
 from engine.dispatch.context import exc_details
@@ -60,6 +59,7 @@ from engine.runs import (
 from engine.shutdown import Shutdown, ShutdownReport, all_runs
 from engine.statistics import EngineStatistics
 from engine.subscription import Subscription
+from engine.termination import Termination
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -174,9 +174,7 @@ class Engine:
         self._is_shared = True
         self._failure: EngineFailedError | None = None
         self._stack = AsyncExitStack()
-        self._signals = signals
-        self._previous_handler: Any = None
-        self._terminated = False
+        self.termination = Termination(self) if signals else None
         self.recording: Recording | None = None
         if journal is not None:
             # Only now: an engine without a journal does not pay for the import.
@@ -209,7 +207,8 @@ class Engine:
             self.loops.settle_at(home, backend)
             if self.recording is not None:
                 await self.recording.open(home)
-            self._handle_signals()
+            if self.termination is not None:
+                self.termination.listen()
         except BaseException as error:
             self._close()
             await self._stack.__aexit__(*exc_details(error))
@@ -237,7 +236,7 @@ class Engine:
         swallowed = await self._stack.__aexit__(*exc_details(given))
         if self._failure is not None:
             raise self._failure
-        if self._terminated:
+        if self._is_terminated:
             raise Terminated
         if shutdown.cancellation is not None and not swallowed:
             raise shutdown.cancellation
@@ -251,13 +250,14 @@ class Engine:
                 raise EngineLoopError("with Engine()", problem)
             self.loops.backend = backend
         self._open()
-        if self.recording is not None:
-            try:
+        try:
+            if self.recording is not None:
                 drive(self.recording.open(self.caller))
-            except BaseException:
-                self._close()
-                raise
-        self._handle_signals()
+            if self.termination is not None:
+                self.termination.listen()
+        except BaseException:
+            self._close()
+            raise
         return self
 
     def __exit__(
@@ -275,6 +275,8 @@ class Engine:
         self._close(report)
         if self._failure is not None:
             raise self._failure
+        if self._is_terminated and not isinstance(error, Terminated):
+            raise Terminated
         if shutdown.cancellation is not None and error is None:
             raise shutdown.cancellation
 
@@ -492,7 +494,15 @@ class Engine:
         """Give up: cancel the block, whose exit raises *failure*."""
         self._failure = failure
         if self.loops.home is not None:
-            self.loops.home.call_soon(self._scope.cancel)
+            self.loops.home.call_soon(self.cancel_block)
+
+    def cancel_block(self) -> None:
+        """Cancel the ``async with`` block; on its loop."""
+        self._scope.cancel()
+
+    @property
+    def _is_terminated(self) -> bool:
+        return self.termination is not None and self.termination.has_come
 
     def _open(self) -> None:
         if self.condition != "has not been entered":
@@ -508,8 +518,8 @@ class Engine:
         self.broadcast.close()
         self.threads.close()
         self.hook_threads.close()
-        if self._previous_handler is not None:
-            signal.signal(signal.SIGTERM, self._previous_handler)
+        if self.termination is not None:
+            self.termination.close()
         if self._is_shared:
             delist(self)
             with suppress(ValueError):  # left in another context than it was entered in
@@ -526,29 +536,6 @@ class Engine:
         """Refuse new runs while the journal cannot be written; with the lock held."""
         if self.condition in (RUNS, TROUBLED):
             self.condition = TROUBLED if troubled else RUNS
-
-    def _handle_signals(self) -> None:
-        if self._signals:
-            self._previous_handler = signal.signal(signal.SIGTERM, self._on_sigterm)
-
-    def _on_sigterm(self, *_: object) -> None:
-        home, current = self.loops.home, CURRENT.get()
-        # The handler interrupts whatever the main thread executes. In the middle of a
-        # sync body, on a loop's thread or not, it ends that body.
-        on = None if current is None else current.dispatcher
-        if home is None or (on is not None and not on.can_interrupt):
-            self._terminate_runs()
-            raise Terminated
-        home.call_soon(self._terminate)
-
-    def _terminate(self) -> None:
-        self._terminate_runs()
-        self._scope.cancel()
-
-    def _terminate_runs(self) -> None:
-        self._terminated = True
-        for run in tuple(self.live):
-            run.send(m.TERMINATE)
 
 
 async def follow(handle: RunHandle[R]) -> State[R]:

@@ -20,7 +20,7 @@ from engine.actors.run import RunActor
 from engine.context import CURRENT, IN_HOOK, TAGS
 from engine.dispatch.caller import drive
 from engine.dispatch.here import running_backend
-from engine.exceptions import DeadlockError, EngineLoopError
+from engine.exceptions import DeadlockError, EngineLoopError, Terminated
 from engine.executors.background import dispatching
 from engine.handles import RunHandle, refuse_to_block
 from engine.logging import log
@@ -281,6 +281,9 @@ def drive_in_place(
         drive(on.wait_for_lane(run.lane))
     if not run.settled:
         carry = drive(on.wait_shielded(run.subscribe_settled)) or carry
+    run.driver = None
+    if engine.termination is not None and engine.termination.is_owed_by(run):
+        carry = carry or Terminated()
     held = time.monotonic() - began
     if backend is not None and held > LOOP_HELD_SECONDS and holds_first(parent):
         log.warning(

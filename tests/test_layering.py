@@ -22,7 +22,7 @@ LAYERS = [
     {"actors.run", "actors.hook", "actors.supervisor", "executors", "journal"},
     # opens and closes the actor tree, and performs runs in it
     {"actors.body", "calls", "host", "placement", "shutdown"}
-    | {"recording", "recovery"}
+    | {"recording", "recovery", "termination"}
     | {"actors.ending", "actors.flights", "actors.stores"}
     | {"actors.task_transaction", "actors.transaction"},
     # what users write

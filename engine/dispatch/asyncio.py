@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from contextvars import Context, copy_context
@@ -100,6 +101,22 @@ class AsyncioDispatcher(AsyncioWaiter, HookCaller):
     def is_current(self) -> bool:
         """Whether the caller runs on this loop."""
         return asyncio._get_running_loop() is self.loop
+
+    def wake_at_signals(self) -> Callable[[], object]:
+        """Have SIGTERM wake the loop when it waits; return what ends that.
+
+        asyncio's own receivers of signals do so, and some loops always. Where nothing
+        does, a receiver that does nothing is enough.
+        """
+        already = signal.set_wakeup_fd(-1)
+        if already != -1:
+            signal.set_wakeup_fd(already, warn_on_full_buffer=False)
+            return lambda: None
+        try:
+            self.loop.add_signal_handler(signal.SIGTERM, lambda: None)
+        except NotImplementedError:  # on Windows, where nobody sends it
+            return lambda: None
+        return partial(self.loop.remove_signal_handler, signal.SIGTERM)
 
     def spawn(
         self, perform: Callable[..., Coroutine[Any, Any, Any]], *args: Any

@@ -117,6 +117,14 @@ class LoopDispatcher(Dispatcher, Protocol):
         """The loop's name, as anyio spells it."""
         ...
 
+    def wake_at_signals(self) -> Callable[[], object]:
+        """Have SIGTERM wake a loop that waits; return what ends that.
+
+        A handler that Python calls is called between two bytecodes. A signal that comes
+        after the last one before a wait would be left until something else happens.
+        """
+        ...
+
     def call_soon(self, call: Callable[..., Any], *args: Any) -> None:
         """Have *call* called on the loop, from any thread."""
         ...

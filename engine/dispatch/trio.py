@@ -80,6 +80,10 @@ class TrioDispatcher(TrioWaiter, HookCaller):
             return False
         return trio.lowlevel.current_trio_token() is self._token
 
+    def wake_at_signals(self) -> Callable[[], object]:
+        """Trio sees to that itself."""
+        return lambda: None
+
     def spawn(
         self, perform: Callable[..., Coroutine[Any, Any, Any]], *args: Any
     ) -> None:

@@ -1,0 +1,91 @@
+"""SIGTERM: what an engine does that handles it.
+
+Its live runs are Crashed, cause ``terminated``, and its block ends with `Terminated`.
+
+The handler is called in the middle of whatever the main thread executes. On a loop that
+is mostly the loop's own business, and the engine's block is cancelled as soon as the
+loop gets to it. A sync body that holds the thread is interrupted, as Ctrl-C would; a
+sync hook is not, and the call that it is a part of raises when it is over.
+"""
+
+from __future__ import annotations
+
+import signal
+from contextlib import ExitStack
+from threading import get_ident
+from typing import TYPE_CHECKING
+
+from engine.actors import messages as m
+from engine.context import CURRENT, IN_HOOK
+from engine.exceptions import Terminated
+
+if TYPE_CHECKING:
+    from engine.actors.run import RunActor
+    from engine.host import Engine
+
+
+class Termination:
+    """How one engine handles SIGTERM.
+
+    Attributes:
+        has_come: Whether the process was told to end.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.has_come = False
+        # The run in whose sync hook it came.
+        self._hook_of: RunActor | None = None
+        self._undo = ExitStack()
+
+    def listen(self) -> None:
+        """Handle the signal from now on.
+
+        Raises:
+            ValueError: This is not the main thread, which alone can.
+        """
+        try:
+            previous = signal.signal(signal.SIGTERM, self._on_signal)
+        except ValueError:
+            text = "Engine(signals=True) works in the main thread only, as signals do"
+            raise ValueError(f"{text}: elsewhere, leave signals=False") from None
+        if previous is not None:  # set by other than Python, and not to be had again
+            self._undo.callback(signal.signal, signal.SIGTERM, previous)
+        home = self._engine.loops.home
+        if home is not None:
+            self._undo.callback(home.wake_at_signals())
+            signal.signal(signal.SIGTERM, self._on_signal)  # that may have replaced it
+
+    def close(self) -> None:
+        """Leave the signal to who handled it before."""
+        self._undo.close()
+
+    def is_owed_by(self, run: RunActor) -> bool:
+        """Whether the call of *run*, which is over, has to raise `Terminated`."""
+        if self._hook_of is not run:
+            return False
+        self._hook_of = None
+        return True
+
+    def _on_signal(self, *_: object) -> None:
+        home, current = self._engine.loops.home, CURRENT.get()
+        # The context alone does not tell whether it is the run's code that goes on: a
+        # loop's callbacks have the context of whoever left them there.
+        is_in_run = current is not None and current.driver == get_ident()
+        if home is not None and not is_in_run:
+            home.call_soon(self._end_block)
+            return
+        self._end_runs()
+        if is_in_run and IN_HOOK.get():
+            self._hook_of = current
+        else:
+            raise Terminated
+
+    def _end_block(self) -> None:
+        self._end_runs()
+        self._engine.cancel_block()
+
+    def _end_runs(self) -> None:
+        self.has_come = True
+        for run in tuple(self._engine.live):
+            run.send(m.TERMINATE)
