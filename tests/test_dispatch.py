@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import threading
 from collections.abc import Iterator
+from contextvars import Context, copy_context
 from typing import Any
 
 import anyio
@@ -117,6 +118,21 @@ class TestBlocking:
             for call in (handle.result, handle.wait):
                 with pytest.raises(BlockingCallError, match="'await' the handle"):
                     call()
+            assert await handle == 2
+
+    async def test_what_a_threads_run_leaves_on_the_loop_must_not_wait(self) -> None:
+        """A callback has the context of a run that may block, and not its thread."""
+        contexts: list[Context] = []
+
+        @task
+        def leave() -> None:
+            contexts.append(copy_context())
+
+        async with Engine():
+            await leave.submit()
+            handle = double_async.submit(1)
+            with pytest.raises(BlockingCallError):
+                contexts[0].run(handle.wait)
             assert await handle == 2
 
     async def test_what_has_ended_needs_no_waiting(self) -> None:
