@@ -60,9 +60,9 @@ def test_what_a_threads_run_left_on_the_loop_is_not_its_body(loop: str) -> None:
             try:
                 contexts[0].run(terminate)
                 reached.append("callback")
+                await anyio.sleep_forever()
             finally:
                 goes_on.set()
-            await anyio.sleep_forever()
 
     with pytest.raises(Terminated):
         anyio.run(main, backend=loop)
