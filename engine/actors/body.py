@@ -79,7 +79,7 @@ async def perform(run: RunActor, on: Dispatcher, in_place: bool = False) -> Carr
                 error = caught
             error = on.leave(run, error)
             if error is not None or run.asked is not NOTHING:
-                verdict, carry = await examine(run, on, error)
+                verdict, carry = await examine(run, on, error, in_place)
             if verdict.__class__ is m.Returned or carry is not None:
                 break
             if verdict is failed or not is_retriable(run, verdict):
@@ -154,31 +154,41 @@ def start_timer(run: RunActor, on: Dispatcher, timeout: float) -> Any:
 
 
 async def examine(
-    run: RunActor, on: Dispatcher, error: BaseException | None
+    run: RunActor, on: Dispatcher, error: BaseException | None, in_place: bool
 ) -> tuple[m.Message, Carry]:
     """Find out how an attempt ended that did not just return."""
     withdrawn: Carry = None
     if run.interrupts and not isinstance(error, GeneratorExit):
-        withdrawn = await on.withdraw(run)
-    if error is not None:
-        if not run.definition.is_async:
-            error = unwrap_stop_iteration(error)
-        trim_traceback(error)
+        withdrawn = await on.withdraw(run, in_place)
+    if error is not None and not run.definition.is_async:
+        error = unwrap_stop_iteration(error)
     by_host = on.is_cancelled(run, error)
     if run.is_over:
         # The body of an abandoned thread has come back; nobody waits for it any more,
         # but an interrupt of the process must not get lost with it.
         # One that is no cancellation, or the host's own.
         died = classify(error)[0] is ExitKind.DIED
-        return m.STOPPED, error if died or by_host else None
+        return m.STOPPED, trimmed(error) if died or by_host else None
     ended = Exit(run, error, by_host)
+    carry: Carry = None
     if ended.asked is m.Asked.HOST or ended.kind in (ExitKind.DIED, ExitKind.CLOSED):
-        return ended.verdict, error
-    if withdrawn is not None:
-        return ended.verdict, withdrawn  # asked twice, by us and by the host
-    if ended.kind is ExitKind.CANCELLED and by_host:
-        return ended.verdict, error
-    return ended.verdict, None
+        carry = error
+    elif withdrawn is not None:
+        carry = withdrawn  # asked twice, by us and by the host
+    elif ended.kind is ExitKind.CANCELLED and by_host:
+        carry = error
+    if carry is error or ended.verdict is not m.STOPPED:
+        trimmed(error)
+        if ended.error is not error:
+            trimmed(ended.error)  # the part of a group that counts
+    return ended.verdict, carry
+
+
+def trimmed(error: BaseException | None) -> BaseException | None:
+    """Take this library's frames off an error that others will see."""
+    if error is not None:
+        trim_traceback(error)
+    return error
 
 
 def is_retriable(run: RunActor, verdict: m.Message) -> bool:

@@ -92,6 +92,11 @@ class Kin(Mailbox):
         """Whether the run is in its terminal state."""
         return self.state.type in TERMINAL
 
+    @property
+    def is_stopped(self) -> bool:
+        """Whether the run was asked to stop, and has not yet."""
+        return self.state.type is CANCELLING
+
     def begin_lineage(self) -> Lineage:
         """Make the lineage that this run's children share."""
         self.lineage_below = Lineage(self)
@@ -137,11 +142,12 @@ class Kin(Mailbox):
                 self.parent = None
 
     def stop_children(self) -> None:
-        """Ask every live child to stop."""
+        """Ask every live child to stop that was not asked before."""
         if self.children:
             request = m.CancelRequested("parent")
             for child in tuple(self.children):
-                child.send(request)
+                if not child.is_stopped:
+                    child.send(request)
 
     def adopt(self, helper: Any) -> None:
         """Count something that is no run, but works for this one, as a child."""

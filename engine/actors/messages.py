@@ -25,6 +25,8 @@ class Asked(enum.Enum):
     HOST = "host"
     TERMINATION = "termination"
 
+    __hash__ = object.__hash__  # as of StateType
+
 
 class Message:
     """Something that happened to a run."""

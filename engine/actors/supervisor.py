@@ -42,6 +42,8 @@ class ExitKind(enum.Enum):
     CLOSED = "closed"
     DIED = "died"
 
+    __hash__ = object.__hash__  # as of StateType
+
 
 def stop(run: RunActor, error: BaseException | None) -> m.Message:
     """The body has ended as it was asked to."""

@@ -152,12 +152,13 @@ class AsyncioDispatcher(AsyncioWaiter, HookCaller):
         run.host = None
         return error
 
-    async def withdraw(self, run: RunActor) -> BaseException | None:
+    async def withdraw(self, run: RunActor, in_place: bool) -> BaseException | None:
         """Take back interruptions that the body did not use up.
 
         A request that the body made of itself may be yet to be raised, and would hit
         whatever the host awaits next. The host's own may have become one with ours,
         and then has to be raised anew: the scope it belongs to knows its own by sight.
+        A task of ours is in nobody's scope.
         """
         task = asyncio.current_task(self.loop)
         assert task is not None
@@ -167,10 +168,11 @@ class AsyncioDispatcher(AsyncioWaiter, HookCaller):
         while run.interrupts:
             run.interrupts -= 1
             task.uncancel()
-        try:
-            await anyio.lowlevel.checkpoint_if_cancelled()
-        except asyncio.CancelledError as error:
-            return error
+        if in_place:
+            try:
+                await anyio.lowlevel.checkpoint_if_cancelled()
+            except asyncio.CancelledError as error:
+                return error
         return asyncio.CancelledError() if task.cancelling() > run.baseline else None
 
     def is_cancelled(self, run: RunActor, error: BaseException | None) -> bool:

@@ -42,8 +42,12 @@ class Dispatcher(Protocol):
         """End what `enter` began; return what is left of the body's *error*."""
         ...
 
-    async def withdraw(self, run: RunActor) -> BaseException | None:
+    async def withdraw(self, run: RunActor, in_place: bool) -> BaseException | None:
         """Take back interruptions that the body did not use up.
+
+        Args:
+            run: The run whose body is over.
+            in_place: Whether its task is the caller's, who may be cancelled as well.
 
         Returns:
             The host's own cancellation, if there was one as well; else None.

@@ -82,7 +82,7 @@ class CallerDispatcher:
                     self._threads.returned()
         return error
 
-    async def withdraw(self, run: RunActor) -> BaseException | None:
+    async def withdraw(self, run: RunActor, in_place: bool) -> BaseException | None:
         """Nothing to take back: a thread cannot be interrupted."""
         return None
 

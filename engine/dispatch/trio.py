@@ -111,7 +111,7 @@ class TrioDispatcher(TrioWaiter, HookCaller):
             return rest
         return None if swallowed else error
 
-    async def withdraw(self, run: RunActor) -> BaseException | None:
+    async def withdraw(self, run: RunActor, in_place: bool) -> BaseException | None:
         """Nothing to take back: a scope's cancellation ends with the scope."""
         run.interrupts = 0
         return None
