@@ -531,6 +531,8 @@ class Engine:
         self.condition = "was forked"
         if self.recording is not None:
             self.recording.was_forked()
+        if self.termination is not None:
+            self.termination.close()  # whoever ends the child means the child
 
     def hold_intake(self, troubled: bool) -> None:
         """Refuse new runs while the journal cannot be written; with the lock held."""

@@ -3,6 +3,7 @@
 How the runs end is in the table of exit paths; here is where the handler may raise.
 """
 
+import os
 import signal
 import sys
 import threading
@@ -13,6 +14,7 @@ from typing import Any
 
 import anyio
 import pytest
+from support import output_of
 
 from engine import Engine, RunHandle, flow, task
 from engine.exceptions import CrashedRun, NoEngineError, Terminated
@@ -217,6 +219,34 @@ def test_another_than_the_main_thread_is_refused(loop: str | None) -> None:
     thread.join()
     assert len(texts) == 2
     assert "in the main thread only" in texts[0]
+
+
+FORKED = """
+import os, signal
+import anyio
+from engine import Engine
+
+async def main():
+    async with Engine(signals=True):
+        ready, tell = os.pipe()
+        child = os.fork()
+        if not child:
+            os.write(tell, b"1")
+            while True:
+                signal.pause()
+        os.read(ready, 1)
+        os.kill(child, signal.SIGTERM)
+        print(os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGTERM)
+
+anyio.run(main, backend=loop)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@on_each_loop
+def test_a_forked_child_dies_of_it(loop: str) -> None:
+    """As it would without an engine: who sends it the signal means the child."""
+    assert output_of(f"loop = {loop!r}{FORKED}") == ["True"]
 
 
 def ends_the_engine(loop: str | None, call: Any) -> Any:
