@@ -16,7 +16,7 @@ SOURCES := pyproject.toml README.md $(shell find engine -name '*.py')
 # The steps share environments and the terminal; in turn, their output stays readable.
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint types suites unit cover kills oldest format bench baseline clean
+.PHONY: help demo test lint types suites unit cover kills faults oldest format bench baseline clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +53,12 @@ cover: .venv/.dev ## Run the tests with branch coverage.
 kills: .venv/.dev ## Kill processes with a journal a thousand times; look for what was lost.
 	@echo "==> kills: a thousand"
 	@ENGINE_TEST_KILLS=1000 .venv/bin/pytest -rP tests/journal/test_journal_kill.py
+
+faults: .venv/.dev ## Try each fault of the journal at full size; takes half an hour.
+	@echo "==> faults: 10,000 kills, 10,000 cuts of power, a kill at every system call"
+	@ENGINE_TEST_KILLS=10000 ENGINE_TEST_CUTS=10000 ENGINE_TEST_SYSCALLS=all \
+		.venv/bin/pytest -rP tests/journal/test_journal_power_loss.py \
+		tests/journal/test_journal_syscalls.py tests/journal/test_journal_kill.py
 
 suites: .venv/.dev ## Run cover, kills and the tests on other Pythons, side by side.
 	@echo "==> suites: the tests with coverage, on each other Python found here, and the kills"
