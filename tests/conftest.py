@@ -3,6 +3,7 @@
 import gc
 import signal
 
+import hypothesis  # noqa: F401 - on import it looks at who refers to what, see below
 import pytest
 
 # A shell ignores Ctrl-C for what it starts in the background, and so would the tests,
