@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import Context, ContextVar, Token, copy_context
+from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from structlog.contextvars import STRUCTLOG_KEY_PREFIX
@@ -40,6 +41,16 @@ FLOW: ContextVar[Any] = ContextVar(f"{STRUCTLOG_KEY_PREFIX}flow", default=...)
 TASK: ContextVar[Any] = ContextVar(f"{STRUCTLOG_KEY_PREFIX}task", default=...)
 
 Binding = tuple[Token[Any], ...]
+
+
+def run_of_this_thread() -> RunActor | None:
+    """Return the current run if this very thread drives its sync body and its hooks.
+
+    The context alone does not tell: a loop's callbacks have the context of whoever left
+    them there, such as a run in a worker thread.
+    """
+    run = CURRENT.get()
+    return run if run is not None and run.driver == get_ident() else None
 
 
 def bind(run: RunActor) -> Binding:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar, overloa
 
 from engine.actors import messages as m
 from engine.checks import Checker
-from engine.context import CURRENT
+from engine.context import run_of_this_thread
 from engine.dispatch.here import loop_waiter, running_backend
 from engine.exceptions import BlockingCallError
 from engine.executors.thread import block
@@ -205,9 +205,6 @@ def refuse_to_block(actor: RunActor, call: str) -> None:
     """
     if running_backend() is None:
         return
-    # The thread tells it too: callbacks have the context of the run that left them.
-    current = CURRENT.get()
-    if current is None or current.driver != threading.get_ident():
-        raise BlockingCallError(call)
-    if actor.site < current.site:
+    current = run_of_this_thread()
+    if current is None or actor.site < current.site:
         raise BlockingCallError(call)

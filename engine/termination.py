@@ -12,11 +12,10 @@ from __future__ import annotations
 
 import signal
 from contextlib import ExitStack
-from threading import get_ident
 from typing import TYPE_CHECKING
 
 from engine.actors import messages as m
-from engine.context import CURRENT, IN_HOOK
+from engine.context import IN_HOOK, run_of_this_thread
 from engine.exceptions import Terminated
 
 if TYPE_CHECKING:
@@ -49,7 +48,7 @@ class Termination:
         except ValueError:
             text = "Engine(signals=True) works in the main thread only, as signals do"
             raise ValueError(f"{text}: elsewhere, leave signals=False") from None
-        if previous is not None:  # set by other than Python, and not to be had again
+        if previous is not None:  # else Python did not set it, and cannot do it again
             self._undo.callback(signal.signal, signal.SIGTERM, previous)
         home = self._engine.loops.home
         if home is not None:
@@ -68,16 +67,13 @@ class Termination:
         return True
 
     def _on_signal(self, *_: object) -> None:
-        home, current = self._engine.loops.home, CURRENT.get()
-        # The context alone does not tell whether it is the run's code that goes on: a
-        # loop's callbacks have the context of whoever left them there.
-        is_in_run = current is not None and current.driver == get_ident()
-        if home is not None and not is_in_run:
+        home, run = self._engine.loops.home, run_of_this_thread()
+        if home is not None and run is None:
             home.call_soon(self._end_block)
             return
         self._end_runs()
-        if is_in_run and IN_HOOK.get():
-            self._hook_of = current
+        if run is not None and IN_HOOK.get():
+            self._hook_of = run
         else:
             raise Terminated
 

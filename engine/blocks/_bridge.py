@@ -9,13 +9,12 @@ own ``RuntimeWarning`` names the call.
 from __future__ import annotations
 
 from collections.abc import Callable
-from threading import get_ident
 from typing import Any, Final, TypeVar
 
 import anyio.to_thread
 from anyio.lowlevel import RunVar
 
-from engine.context import CURRENT
+from engine.context import run_of_this_thread
 from engine.dispatch.caller import CallerDispatcher
 from engine.dispatch.here import running_backend
 
@@ -38,8 +37,8 @@ def in_async_code() -> bool:
     """
     if running_backend() is None:
         return False
-    run = CURRENT.get()
-    if run is None or run.driver != get_ident():
+    run = run_of_this_thread()
+    if run is None:
         return True
     on = run.dispatcher
     return not (isinstance(on, CallerDispatcher) and on.holds_loop)
