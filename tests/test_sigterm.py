@@ -7,13 +7,14 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from contextvars import Context, copy_context
 from typing import Any
 
 import anyio
 import pytest
+from exit_contract.tools import survive_signals
 from support import output_of
 
 from engine import Engine, RunHandle, flow, task
@@ -25,13 +26,8 @@ on_each_loop = pytest.mark.parametrize("loop", ["asyncio", "trio"])
 @pytest.fixture(autouse=True)
 def _survive() -> Iterator[None]:
     """Have what no engine takes fail the test, and not end it."""
-
-    def untaken(*_: Any) -> None:
-        raise AssertionError("no engine took the signal")
-
-    previous = signal.signal(signal.SIGTERM, untaken)
-    yield
-    signal.signal(signal.SIGTERM, previous)
+    with survive_signals():
+        yield
 
 
 def terminate() -> None:
@@ -109,13 +105,8 @@ def test_a_body_that_holds_the_thread_is_interrupted(loop: str | None) -> None:
         terminate()
         reached.append("after")
 
-    def call() -> None:
-        with pytest.raises(Terminated):
-            between()
-        reached.append("caller")
-
-    ends_the_engine(loop, call)
-    assert reached == ["caller"]
+    ends_the_engine(loop, between)
+    assert reached == []
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "trio", None])
@@ -137,13 +128,8 @@ def test_a_hook_is_not_interrupted(loop: str | None) -> None:
         inner()
         reached.append("after")
 
-    def call() -> None:
-        with pytest.raises(Terminated):
-            outer()
-        reached.append("caller")
-
-    report = ends_the_engine(loop, call)
-    assert reached == ["hook", "caller"]
+    report = ends_the_engine(loop, outer)
+    assert reached == ["hook"]
     assert states == ["terminated"]
     assert report.hooks.delivered == report.hooks.due == 2
 
@@ -249,9 +235,15 @@ def test_a_forked_child_dies_of_it(loop: str) -> None:
     assert output_of(f"loop = {loop!r}{FORKED}") == ["True"]
 
 
-def ends_the_engine(loop: str | None, call: Any) -> Any:
-    """Call a function in an engine that ends terminated; return the engine's report."""
+def ends_the_engine(loop: str | None, body: Callable[[], None]) -> Any:
+    """Call a flow that is terminated, and its engine with it; return the report."""
     engine = Engine(signals=True)
+    reached: list[str] = []
+
+    def call() -> None:
+        with pytest.raises(Terminated):
+            body()
+        reached.append("caller")
 
     async def main() -> None:
         async with engine:
@@ -263,4 +255,5 @@ def ends_the_engine(loop: str | None, call: Any) -> Any:
     else:
         with pytest.raises(Terminated), engine:
             call()
+    assert reached == ["caller"]
     return engine.shutdown_report
