@@ -1,7 +1,7 @@
 """SIGKILL at random times: nothing owed is lost, and nobody was lied to.
 
 ``ENGINE_TEST_KILLS`` sets how many: 40 unless told otherwise, 1,000 in ``make kills``
-and so in ``make test``; 10,000 take a quarter of an hour.
+and so in ``make test``; 10,000 take twenty minutes.
 """
 
 from __future__ import annotations
