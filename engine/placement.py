@@ -185,8 +185,7 @@ def place(engine: Engine, run: RunActor) -> None:
 def start(engine: Engine, run: RunActor) -> None:
     """Hand a Pending run to a loop or to the worker threads; never waits."""
     if run.definition.is_async:
-        loop = engine.loops.at(run.site)
-        loop.spawn(perform, run, loop)
+        engine.loops.at(run.site).spawn(perform, run)
     else:
         engine.threads.submit(partial(work, engine, run, copy_context()))
 

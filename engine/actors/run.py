@@ -47,6 +47,9 @@ if TYPE_CHECKING:
     from engine.host import Engine
 
 
+NO_KWARGS: Final[dict[str, Any]] = {}
+
+
 class RunActor(Kin):
     """One execution of a flow or task."""
 
@@ -101,7 +104,8 @@ class RunActor(Kin):
         self.engine = engine
         self.definition = definition
         self.args = args
-        self.kwargs = kwargs
+        # Mostly none: one object less for each run that waits.
+        self.kwargs = kwargs or NO_KWARGS
         self.parent = parent
         self.lineage = lineage
         self.lineage_below = None

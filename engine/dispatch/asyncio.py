@@ -6,7 +6,7 @@ import asyncio
 import signal
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
-from contextvars import Context, copy_context
+from contextvars import Context
 from functools import partial
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final
@@ -16,11 +16,12 @@ import anyio.lowlevel
 
 from engine.dispatch.context import InContext
 from engine.dispatch.loop import HookCaller
+from engine.dispatch.starter import Starter
 from engine.exceptions import HookTimeout
 
 if TYPE_CHECKING:
     from engine.actors.run import RunActor
-    from engine.dispatch.base import Subscribe, Wake
+    from engine.dispatch.base import Perform, Subscribe, Wake
     from engine.executors.thread import ThreadPool
     from engine.hooks import Hook
 
@@ -79,7 +80,7 @@ class AsyncioWaiter:
             self.loop.call_soon_threadsafe(call, *args)
 
 
-class AsyncioDispatcher(AsyncioWaiter, HookCaller):
+class AsyncioDispatcher(AsyncioWaiter, HookCaller, Starter):
     """Drives runs as tasks of one asyncio loop.
 
     A run is interrupted with its task's own ``cancel()``: once, at the body's current
@@ -94,6 +95,7 @@ class AsyncioDispatcher(AsyncioWaiter, HookCaller):
     def __init__(self, hook_threads: ThreadPool) -> None:
         AsyncioWaiter.__init__(self)
         HookCaller.__init__(self, hook_threads)
+        Starter.__init__(self)
         self._is_closing = False
         # asyncio keeps only weak references to suspended tasks.
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -118,17 +120,15 @@ class AsyncioDispatcher(AsyncioWaiter, HookCaller):
             return lambda: None
         return partial(self.loop.remove_signal_handler, signal.SIGTERM)
 
-    def spawn(
-        self, perform: Callable[..., Coroutine[Any, Any, Any]], *args: Any
-    ) -> None:
-        """Start a task in the caller's context, from any thread."""
-        if get_ident() == self.thread_id:
-            # A run's own task needs no reference here: the loop has one until it first
-            # runs, and from then on the run has.
-            self.loop.create_task(perform(*args))
-        else:
-            start = partial(self.spawn, perform, *args)
-            self.loop.call_soon_threadsafe(start, context=copy_context())
+    def next_turn(self, call: Callable[[], None]) -> None:
+        """Have *call* called in the loop's next turn; on its thread."""
+        self.loop.call_soon(call, context=Context())
+
+    def start(self, context: Context | None, perform: Perform, run: RunActor) -> None:
+        """Make a task that performs *run*, in *context* or in a copy of this."""
+        # It needs no reference here: the loop has one until the task first runs, and
+        # from then on the run has.
+        self.loop.create_task(perform(run, self), context=context)
 
     def spawn_service(
         self, perform: Callable[..., Coroutine[Any, Any, Any]], *args: Any

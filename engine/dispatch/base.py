@@ -139,8 +139,9 @@ class LoopDispatcher(Dispatcher, Protocol):
         """Start a task that nobody else refers to, from any thread."""
         ...
 
-    def spawn(
-        self, perform: Callable[..., Coroutine[Any, Any, Any]], *args: Any
-    ) -> None:
-        """Start a task in the caller's context, from any thread."""
+    def spawn(self, perform: Perform, run: RunActor) -> None:
+        """Start a run in a copy of the caller's context, from any thread.
+
+        Many are started some in each turn of the loop, in the order they came.
+        """
         ...

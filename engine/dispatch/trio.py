@@ -14,11 +14,12 @@ import trio
 
 from engine.dispatch.context import InContext, exc_details
 from engine.dispatch.loop import HookCaller
+from engine.dispatch.starter import Starter
 from engine.exceptions import HookTimeout
 
 if TYPE_CHECKING:
     from engine.actors.run import RunActor
-    from engine.dispatch.base import Subscribe, Wake
+    from engine.dispatch.base import Perform, Subscribe, Wake
     from engine.executors.thread import ThreadPool
     from engine.hooks import Hook
 
@@ -63,7 +64,7 @@ class TrioWaiter:
             self._token.run_sync_soon(call, *args)
 
 
-class TrioDispatcher(TrioWaiter, HookCaller):
+class TrioDispatcher(TrioWaiter, HookCaller, Starter):
     """Drives runs as tasks in one trio nursery, each body in a cancel scope."""
 
     backend = "trio"
@@ -72,6 +73,7 @@ class TrioDispatcher(TrioWaiter, HookCaller):
     def __init__(self, hook_threads: ThreadPool, nursery: trio.Nursery) -> None:
         TrioWaiter.__init__(self)
         HookCaller.__init__(self, hook_threads)
+        Starter.__init__(self)
         self._nursery = nursery
 
     def is_current(self) -> bool:
@@ -84,7 +86,19 @@ class TrioDispatcher(TrioWaiter, HookCaller):
         """Trio sees to that itself."""
         return lambda: None
 
-    def spawn(
+    def next_turn(self, call: Callable[[], None]) -> None:
+        """Have *call* called in the loop's next turn; on its thread."""
+        # Where a Ctrl-C is not raised, since runs would get lost with it.
+        self._token.run_sync_soon(call)
+
+    def start(self, context: Context | None, perform: Perform, run: RunActor) -> None:
+        """Make a task that performs *run*, in *context* or in a copy of this."""
+        if context is None:
+            self._nursery.start_soon(perform, run, self)
+        else:
+            context.run(self._nursery.start_soon, perform, run, self)
+
+    def spawn_service(
         self, perform: Callable[..., Coroutine[Any, Any, Any]], *args: Any
     ) -> None:
         """Start a task in the caller's context, from any thread."""
@@ -93,8 +107,6 @@ class TrioDispatcher(TrioWaiter, HookCaller):
         else:
             context = copy_context()
             self.call_soon(context.run, self._nursery.start_soon, perform, *args)
-
-    spawn_service = spawn
 
     def enter(self, run: RunActor) -> None:
         """Make *run* interruptible: its body begins in a cancel scope."""
