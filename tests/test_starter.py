@@ -1,5 +1,6 @@
 """Submitted runs start some in each turn of the loop, in order, and all of them."""
 
+import asyncio
 import itertools
 from contextvars import ContextVar
 
@@ -9,6 +10,7 @@ import pytest
 
 from engine import Engine, RunHandle, flow, task
 from engine.dispatch.starter import RUNS_A_TURN
+from engine.exceptions import CancelledRun
 
 MANY = 10 * RUNS_A_TURN + 7
 
@@ -141,3 +143,29 @@ async def test_live_runs_do_not_hold_up_others() -> None:
     async with Engine():
         for handle in [body.submit() for _ in range(MANY)]:
             await handle
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.parametrize("turns", range(4))
+async def test_a_task_cancelled_before_its_first_step_is_no_lost_run(
+    begun: list[int], turns: int
+) -> None:
+    """Nothing of such a task is executed, and its run is Cancelled all the same."""
+
+    @task
+    async def body() -> None:
+        begun.append(1)
+        await anyio.sleep_forever()
+
+    async with Engine():
+        before = asyncio.all_tasks()
+        handle = body.submit()
+        (started,) = asyncio.all_tasks() - before
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        started.cancel()
+        state = await handle.join()
+    assert (state.name, state.cause) == ("Cancelled", "host")
+    assert bool(begun) == (turns > 0)
+    with pytest.raises(CancelledRun):
+        await handle

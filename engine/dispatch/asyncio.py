@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from contextvars import Context
 from functools import partial
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 import anyio.lowlevel
 
+from engine.actors import messages as m
 from engine.dispatch.context import InContext
 from engine.dispatch.loop import HookCaller
 from engine.dispatch.starter import Starter
@@ -97,6 +98,7 @@ class AsyncioDispatcher(AsyncioWaiter, HookCaller, Starter):
         HookCaller.__init__(self, hook_threads)
         Starter.__init__(self)
         self._is_closing = False
+        self._started: list[RunActor] = []  # lately
         # asyncio keeps only weak references to suspended tasks.
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -129,6 +131,22 @@ class AsyncioDispatcher(AsyncioWaiter, HookCaller, Starter):
         # It needs no reference here: the loop has one until the task first runs, and
         # from then on the run has.
         self.loop.create_task(perform(run, self), context=context)
+        if not self._started:
+            self.next_turn(self._check_started)
+        self._started.append(run)
+
+    def _check_started(self, earlier: Sequence[RunActor] = ()) -> None:
+        """Cancel runs whose tasks somebody cancelled before their first step.
+
+        asyncio executes nothing of such a task, so nobody else will ever know.
+        """
+        for run in earlier:
+            if run.dispatcher is None:
+                run.send(m.CancelRequested("host"))
+        started, self._started = self._started, []
+        if started:
+            # Once more, behind the first step of each.
+            self.next_turn(partial(self._check_started, started))
 
     def spawn_service(
         self, perform: Callable[..., Coroutine[Any, Any, Any]], *args: Any
