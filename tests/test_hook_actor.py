@@ -31,6 +31,7 @@ from engine import (
     runtime,
     task,
 )
+from engine.actors.broadcast import Buffer
 from engine.actors.hook import HookStatistics
 from engine.exceptions import HookDefinitionError, HookTimeout
 from engine.testing import run_in_virtual_time
@@ -1383,3 +1384,38 @@ def test_an_outcome_is_a_value() -> None:
     )  # fmt: skip
     with pytest.raises(AttributeError):
         outcome.status = "delivered"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_server_that_is_cancelled_before_it_begins_loses_no_hook() -> None:
+    """Somebody cancels every task that he finds, just as hooks were owed."""
+    delivered: list[str] = []
+    cancelled: list[bool] = []
+
+    @task
+    async def body() -> None:
+        pass
+
+    @body.on_completion
+    async def note(task: Any, run: Any, state: Any) -> None:
+        delivered.append(run.id)
+
+    class Saboteur(Buffer):
+        @property
+        def put(self) -> Any:
+            return self.cancel_what_is_new
+
+        def cancel_what_is_new(self, entry: Any) -> None:
+            if entry[2].is_completed():
+                cancelled.extend(one.cancel() for one in asyncio.all_tasks() - known)
+                known.update(asyncio.all_tasks())
+
+    async with Engine() as engine:
+        engine.broadcast.attach(Saboteur(engine.broadcast, 1, "drop_oldest"))
+        handles = [body.submit() for _ in range(10)]
+        known = asyncio.all_tasks()
+        with anyio.fail_after(SECONDS):
+            for handle in handles:
+                await handle
+    assert delivered == [handle.id for handle in handles]
+    assert any(cancelled)

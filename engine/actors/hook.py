@@ -38,6 +38,10 @@ if TYPE_CHECKING:
     from engine.journal.recorder import Recorder
     from engine.runs import Transition
 
+CALLED_AT_ONCE: Final = 4
+"""How many servers are called before one of them begins. Hooks that never wait are all
+served by the first; where they do, each that begins calls another."""
+
 LANES_AT_ONCE: Final = 256
 """How many lanes go on before others may have the engine's lock."""
 
@@ -85,6 +89,8 @@ class HookActor:
         self._summon = summon
         self._ready: dict[Dispatcher, deque[Lane]] = {}
         self._servers: dict[Dispatcher, int] = {}
+        # How many of them have yet to begin.
+        self._called: dict[Dispatcher, int] = {}
         self.due = 0
         self.counts: dict[HookStatus, int] = {
             "delivered": 0,
@@ -237,15 +243,21 @@ class HookActor:
 
     def enqueue(self, on: Any, lane: Lane) -> None:
         """Have a lane served where *on* drives; called with the lock held."""
-        ready = self._ready.setdefault(on, deque())
-        ready.append(lane)
-        servers = self._servers.get(on, 0)
-        if servers < self._concurrency:
-            self._servers[on] = servers + 1
-            serve = partial(self._serve_loop, on)
-            # In an empty context: a server outlives the run that it is started for.
-            watch = self._supervisor.watch
-            Context().run(on.spawn_service, watch, "hook actor", serve)
+        self._ready.setdefault(on, deque()).append(lane)
+        self._call_server(on)
+
+    def _call_server(self, on: Any) -> None:
+        """Have one more server begin, within limits; called with the lock held."""
+        called, servers = self._called.get(on, 0), self._servers.get(on, 0)
+        if called < CALLED_AT_ONCE and servers < self._concurrency:
+            self._called[on], self._servers[on] = called + 1, servers + 1
+            # In an empty context: a server outlives the run that it is called for.
+            Context().run(on.spawn_service, self._begin_server, on)
+
+    async def _begin_server(self, on: Any) -> None:
+        with self._lock:
+            self._called[on] -= 1
+        await self._supervisor.watch("hook actor", partial(self._serve_loop, on))
 
     async def _serve_loop(self, on: Any) -> None:
         ready = self._ready[on]
@@ -255,6 +267,8 @@ class HookActor:
                     self._servers[on] -= 1
                     return
                 lane = ready.popleft()
+                if ready:
+                    self._call_server(on)  # in case that this one has to wait
             try:
                 await self.serve(lane, on)
                 del lane  # see engine.tracebacks

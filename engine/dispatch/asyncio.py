@@ -152,12 +152,25 @@ class AsyncioDispatcher(AsyncioWaiter, HookCaller, Starter):
         self, perform: Callable[..., Coroutine[Any, Any, Any]], *args: Any
     ) -> None:
         """Start a task that nobody else refers to, from any thread."""
-        if get_ident() == self.thread_id:
-            task = self.loop.create_task(perform(*args))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-        else:
+        if get_ident() != self.thread_id:
             self.call_soon(self.spawn_service, perform, *args)
+            return
+        begun = False
+
+        async def service() -> None:
+            nonlocal begun
+            begun = True
+            await perform(*args)
+
+        def ended(task: asyncio.Task[None]) -> None:
+            self._tasks.discard(task)
+            if not begun and not self._is_closing:
+                # Cancelled by somebody before its first step: others rely on it.
+                self.spawn_service(perform, *args)
+
+        task = self.loop.create_task(service())
+        self._tasks.add(task)
+        task.add_done_callback(ended)
 
     def enter(self, run: RunActor) -> None:
         """Make *run* interruptible: its body begins in the current task."""
