@@ -86,7 +86,7 @@ class RunHandle(Generic[R_co]):
         """Wait for the run and its hooks; give its value or raise its error."""
         if not self._actor.settled:
             yield from self.join().__await__()
-        if self._actor.state.type is COMPLETED:
+        if self._actor.state_type is COMPLETED:
             return self._actor.state.data  # type: ignore[no-any-return]
         self._actor.observe()
         states = [self._actor.state]

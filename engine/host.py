@@ -393,7 +393,7 @@ class Engine:
                 view(run)
                 for run in all_runs(self.live)
                 if name in (None, run.definition.name)
-                and state_type in (None, run.state.type)
+                and state_type in (None, run.state_type)
             ]
             ended = [
                 record

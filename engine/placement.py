@@ -80,7 +80,7 @@ def create(
         lineage = parent.lineage_below or parent.begin_lineage()
         if IN_HOOK.get():
             parent = None
-        elif parent.state.type is not RUNNING:
+        elif parent.state_type is not RUNNING:
             parent.check_may_start_children()
     options = definition.options
     tags = TAGS.get()
@@ -144,7 +144,7 @@ def submit(
     if run.upstreams is not None:
         context = copy_context()
         place_after(run, lambda: context.run(place, engine, run))
-    elif run.state.type is PENDING:
+    elif run.state_type is PENDING:
         if engine.limiter is None:
             start(engine, run)
         else:
@@ -161,7 +161,7 @@ def place_after(run: RunActor, start: Callable[[], None]) -> None:
         with run.engine.lock:
             left -= 1
             ready = not left
-        if ready and run.state.type is PENDING:
+        if ready and run.state_type is PENDING:
             start()
 
     for handle in run.upstreams[0]:

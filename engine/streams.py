@@ -144,7 +144,7 @@ class Stream(Generic[T]):
             self._arrivals.add(self._submit(item))
 
     def _is_failure(self, handle: RunHandle[T]) -> bool:
-        return self._stops_on_error and handle.state.type is not COMPLETED
+        return self._stops_on_error and handle._actor.state_type is not COMPLETED
 
     def _cancel_siblings(self) -> None:
         self._items = None

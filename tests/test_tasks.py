@@ -424,6 +424,32 @@ class TestHandle:
                 handle.state.result()
             await handle
 
+    async def test_a_state_is_one_value_whoever_asks_and_when(self) -> None:
+        """What was seen before anybody listened is what transitions then lead from."""
+        entered, opened = anyio.Event(), anyio.Event()
+
+        @task
+        async def body() -> None:
+            entered.set()
+            await opened.wait()
+
+        async with Engine() as engine:
+            handle = body.submit()
+            pending = handle.state
+            await entered.wait()
+            running = handle.state
+            async with engine.subscribe() as transitions:
+                opened.set()
+                await handle
+                transition = await anext(aiter(transitions))
+        seen = [(s.name, s.attempt, s.run_id) for s in (pending, running)]
+        assert seen == [("Pending", 0, handle.id), ("Running", 1, handle.id)]
+        assert pending.timestamp == handle.run.expected_start_time
+        assert running.timestamp == handle.run.start_time
+        assert transition.previous is running
+        assert transition.state is handle.state
+        assert pending.timestamp < running.timestamp < handle.state.timestamp
+
 
 async def wait_for(handle: RunHandle[Any]) -> Any:
     return await handle

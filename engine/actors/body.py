@@ -58,7 +58,7 @@ async def perform(run: RunActor, on: Dispatcher, in_place: bool = False) -> Carr
         on: Where it is driven.
         in_place: Whether the context is the caller's, who goes on in it.
     """
-    if run.state.type is not PENDING:
+    if run.state_type is not PENDING:
         return None  # cancelled before it began
     binding = bind(run)
     run.dispatcher = on
@@ -116,7 +116,7 @@ async def attempt(run: RunActor, on: Dispatcher, failed: m.Message | None) -> m.
     for buffer in run.engine.broadcast.blocking:
         if len(buffer.items) >= buffer.size:
             await wait_for_room(run, on, buffer)
-    if run.state.type is not RUNNING:
+    if run.state_type is not RUNNING:
         run.send(m.STARTED)
     timeout = definition.options.timeout
     stop_timer = None if timeout is None else start_timer(run, on, timeout)
@@ -124,7 +124,7 @@ async def attempt(run: RunActor, on: Dispatcher, failed: m.Message | None) -> m.
     try:
         if run.lane is not None:
             await wait_for_hooks(run, on)
-        if run.state.type is not RUNNING:
+        if run.state_type is not RUNNING:
             return m.STOPPED  # another thread stopped it meanwhile
         if definition.is_transactional:
             return await attempt_in_transaction(run, on, execute, stop_timer)

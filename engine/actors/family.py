@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from engine.actors import messages as m
 from engine.actors.mailbox import Mailbox
 from engine.exceptions import CancelledRun
-from engine.states import CANCELLING, CRASHED, FAILED, TERMINAL, State
+from engine.states import CANCELLING, CRASHED, FAILED, TERMINAL, State, StateType
 
 if TYPE_CHECKING:
     from engine.definition import Definition
@@ -70,9 +70,14 @@ class Kin(Mailbox):
             """What the run is called."""
             ...
 
+        @property
+        def state(self) -> State[Any]:
+            """The state the run is in."""
+            ...
+
         definition: Definition[..., Any]
         host: Any
-        state: State[Any]
+        state_type: StateType
         engine: Engine
         lineage: Lineage | None
         observed: bool
@@ -90,12 +95,12 @@ class Kin(Mailbox):
     @property
     def is_over(self) -> bool:
         """Whether the run is in its terminal state."""
-        return self.state.type in TERMINAL
+        return self.state_type in TERMINAL
 
     @property
     def is_stopped(self) -> bool:
         """Whether the run was asked to stop, and has not yet."""
-        return self.state.type is CANCELLING
+        return self.state_type is CANCELLING
 
     def begin_lineage(self) -> Lineage:
         """Make the lineage that this run's children share."""
@@ -117,7 +122,7 @@ class Kin(Mailbox):
         Raises:
             CancelledRun: The run has ended, or was asked to, while its body goes on.
         """
-        if self.state.type is CANCELLING or self.is_over:
+        if self.state_type is CANCELLING or self.is_over:
             text = f"run {self.name!r} is {self.state.name} and starts nothing more"
             raise CancelledRun(text, self.state.cause)
 
@@ -169,7 +174,7 @@ class Kin(Mailbox):
         parent, self.parent = self.parent, None
         if parent is None:
             return
-        if self.state.type in (FAILED, CRASHED) and not self.observed:
+        if self.state_type in (FAILED, CRASHED) and not self.observed:
             self.parent = parent
             if parent.failures is None:
                 parent.failures = {}

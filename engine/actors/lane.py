@@ -155,7 +155,7 @@ class Lane:
     def refuse(self, error: JournalError) -> None:
         """Fail the run if its body waits for the journal; called with the lock held."""
         run = self.run
-        waits = run.host is not None and run.state.type is RUNNING and self._waiters
+        waits = run.host is not None and run.state_type is RUNNING and self._waiters
         if waits and not self.is_served and not self.step.is_over:
             self.veto, self.is_refused = error, True
             self.wake_waiters()

@@ -59,6 +59,7 @@ class RunActor(Kin):
     __slots__ = (
         "__weakref__",
         "_name",
+        "_state",
         "args",
         "asked",
         "attempt",
@@ -70,6 +71,7 @@ class RunActor(Kin):
         "definition",
         "dispatcher",
         "driver",
+        "entered",
         "host",
         "id",
         "interrupted_itself",
@@ -81,7 +83,7 @@ class RunActor(Kin):
         "settled",
         "site",
         "started",
-        "state",
+        "state_type",
         "tags",
         "upstreams",
         "waiters",
@@ -115,15 +117,9 @@ class RunActor(Kin):
         # timers; see `Engine.loop`.
         self.site = site
         self.attempt = 0
-        self.created = now = time.time()
-        state: State[Any]
-        self.state = state = Entered()
-        state.type = PENDING
-        state.name = "Pending"
-        state.message = state.data = state.cause = state._due = None
-        state.attempt = 0
-        state.run_id = self.id
-        state._time = now
+        self.created = self.entered = time.time()
+        self.state_type = PENDING
+        self._state: State[Any] | None = None
         self.started: float | None = None
         self.clock_started: float  # set with the first attempt
         self.clock_ended = 0.0
@@ -172,6 +168,33 @@ class RunActor(Kin):
                 broadcast.tell((self, None, self.state, broadcast.sequence))
 
     # What others may ask.
+
+    @property
+    def state(self) -> State[Any]:
+        """The state the run is in.
+
+        One that says nothing but its type is made when somebody first asks: mostly
+        nobody does, and it would be one more object in every run that waits or works.
+        """
+        state = self._state
+        if state is None:
+            with self._lock:  # lest the run goes on meanwhile
+                if self._state is None:
+                    self._state = self._plain_state()
+                state = self._state
+        return state
+
+    @state.setter
+    def state(self, state: State[Any]) -> None:
+        self._state = state
+        self.state_type = state.type
+        self.entered = state._time
+
+    def _plain_state(self) -> State[Any]:
+        """Make the first Pending or Running state."""
+        type = self.state_type
+        attempt = 0 if type is PENDING else 1
+        return State(type, None, None, None, None, attempt, self.id, self.entered)
 
     @property
     def name(self) -> str:
@@ -231,7 +254,7 @@ class RunActor(Kin):
     def receive(self, message: m.Message) -> None:
         """Handle one message."""
         kind = message.__class__
-        react = MOVES[self.state.type].get(kind)
+        react = MOVES[self.state_type].get(kind)
         if react is not None:
             if self.children and kind in VERDICTS:
                 self._postpone(message)
@@ -250,7 +273,7 @@ class RunActor(Kin):
         self.attempt += 1
         if self.attempt == 1:
             self._enter(RUNNING, "Running")
-            self.started = self.state._time
+            self.started = self.entered
         else:
             self._enter(RUNNING, "Retrying")
 
@@ -307,13 +330,13 @@ class RunActor(Kin):
         self._enter(CRASHED, "Crashed", message.text, message.error, message.cause)
 
     def _deadline(self, message: m.DeadlinePassed) -> None:
-        if self.state.type is RUNNING and message.attempt == self.attempt:
+        if self.state_type is RUNNING and message.attempt == self.attempt:
             self.asked = m.Asked.DEADLINE
             self._stop_body(m.TimedOut(self.definition.options.timeout or 0.0))
             self.stop_children()
 
     def _terminate(self) -> None:
-        if self.state.type is CANCELLING:
+        if self.state_type is CANCELLING:
             return  # it ends as it was asked to
         if not self.is_over:
             self.asked = m.Asked.TERMINATION
@@ -361,12 +384,18 @@ class RunActor(Kin):
         cause: str | None = None,
         delay: float | None = None,
     ) -> None:
-        previous = self.state
+        broadcast = self.engine.broadcast
+        broadcast.sequence += 1
+        owes = type in self.definition.hooks.types
+        tell = broadcast.owe if owes else broadcast.tell
+        previous = None if tell is None else self.state
         now = time.time()
-        if now <= previous._time:  # the clock stood still, or was set back
-            now = previous._time + 1e-6
-        state: State[Any]
-        self.state = state = Entered()
+        if now <= self.entered:  # the clock stood still, or was set back
+            now = self.entered + 1e-6
+        if tell is None and name == "Running":
+            self.entered, self.state_type, self._state = now, type, None
+            return
+        state: State[Any] = Entered()
         state.type = type
         state.name = name
         state.message = message
@@ -376,12 +405,10 @@ class RunActor(Kin):
         state.run_id = self.id
         state._time = now
         state._due = None if delay is None else now + delay
-        broadcast = self.engine.broadcast
-        broadcast.sequence += 1
-        if type in self.definition.hooks.types:
-            broadcast.owe((self, previous, state, broadcast.sequence))
-        elif broadcast.tell is not None:
-            broadcast.tell((self, previous, state, broadcast.sequence))
+        # The state first: a signal handler may look at any time.
+        self._state, self.entered, self.state_type = state, now, type
+        if tell is not None:
+            tell((self, previous, state, broadcast.sequence))
         if type in TERMINAL:
             self._end()
 

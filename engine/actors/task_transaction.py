@@ -104,7 +104,7 @@ async def end(
     """
     if value_of(verdict) is NO_VALUE:
         await ending.roll_back(transaction)
-    elif run.asked is not NOTHING or run.state.type is not RUNNING:
+    elif run.asked is not NOTHING or run.state_type is not RUNNING:
         # A body that did not heed a cancellation, or was left behind in its thread: the
         # run cannot complete any more, so what the body did is undone.
         transaction.problem = "its run was asked to stop"

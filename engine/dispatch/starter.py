@@ -72,6 +72,6 @@ class Starter:
         take = self._waiting.popleft
         while self._waiting and self._room:
             perform, run, context = take(), take(), take()
-            if run.state.type is PENDING:  # else it was stopped while it waited
+            if run.state_type is PENDING:  # else it was stopped while it waited
                 self.start(context, perform, run)
                 self._take_room()
