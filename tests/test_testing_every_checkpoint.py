@@ -81,7 +81,7 @@ class Stage:
         """Note that the body of a task has come to its end."""
         self.arrived.add(runtime.task_run.id)
 
-    async def _step(self, n: int) -> None:
+    async def _step(self, n: float) -> None:
         self.opened += 1
         try:
             await anyio.sleep(n)
@@ -112,7 +112,8 @@ class Stage:
         submitted = self.flaky.submit()
         await self.inner()
         await self.flaky()
-        async for _ in self.step.stream([3, 1, 2, 1], limit=2):
+        # No two of them end at once, which might wake the flow once or twice.
+        async for _ in self.step.stream([3.1, 1.2, 2.3, 1.4], limit=2):
             pass
         await submitted
         self.step.submit(2)
@@ -127,7 +128,7 @@ class SyncStage(Stage):
 
         return note
 
-    def _step(self, n: int) -> None:  # type: ignore[override]
+    def _step(self, n: float) -> None:  # type: ignore[override]
         pass
 
     def _flaky(self) -> None:  # type: ignore[override]
@@ -144,7 +145,7 @@ class SyncStage(Stage):
         submitted = flaky.submit()
         self.inner()
         flaky()
-        for _ in self.step.stream([3, 1, 2, 1], limit=2):
+        for _ in self.step.stream([3.1, 1.2, 2.3, 1.4], limit=2):
             pass
         submitted.result()
         self.step.submit(2)

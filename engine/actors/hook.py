@@ -38,10 +38,6 @@ if TYPE_CHECKING:
     from engine.journal.recorder import Recorder
     from engine.runs import Transition
 
-CALLED_AT_ONCE: Final = 4
-"""How many servers are called before one of them begins. Hooks that never wait are all
-served by the first; where they do, each that begins calls another."""
-
 LANES_AT_ONCE: Final = 256
 """How many lanes go on before others may have the engine's lock."""
 
@@ -89,8 +85,9 @@ class HookActor:
         self._summon = summon
         self._ready: dict[Dispatcher, deque[Lane]] = {}
         self._servers: dict[Dispatcher, int] = {}
-        # How many of them have yet to begin.
-        self._called: dict[Dispatcher, int] = {}
+        # Where one was called that has yet to begin. Hooks that never wait are all
+        # served by the first that does; where they do, each that begins calls another.
+        self._called: set[Dispatcher] = set()
         self.due = 0
         self.counts: dict[HookStatus, int] = {
             "delivered": 0,
@@ -248,15 +245,16 @@ class HookActor:
 
     def _call_server(self, on: Any) -> None:
         """Have one more server begin, within limits; called with the lock held."""
-        called, servers = self._called.get(on, 0), self._servers.get(on, 0)
-        if called < CALLED_AT_ONCE and servers < self._concurrency:
-            self._called[on], self._servers[on] = called + 1, servers + 1
+        servers = self._servers.get(on, 0)
+        if on not in self._called and servers < self._concurrency:
+            self._called.add(on)
+            self._servers[on] = servers + 1
             # In an empty context: a server outlives the run that it is called for.
             Context().run(on.spawn_service, self._begin_server, on)
 
     async def _begin_server(self, on: Any) -> None:
         with self._lock:
-            self._called[on] -= 1
+            self._called.discard(on)
         await self._supervisor.watch("hook actor", partial(self._serve_loop, on))
 
     async def _serve_loop(self, on: Any) -> None:
