@@ -62,8 +62,7 @@ class RunHandle(Generic[R_co]):
     @property
     def hook_outcomes(self) -> tuple[HookOutcome, ...]:
         """What became of the hooks called so far, in the order they were called."""
-        lane = self._actor.lane
-        return self._actor.outcomes if lane is None else tuple(lane.outcomes)
+        return self._actor.hook_outcomes()
 
     @property
     def unobserved(self) -> tuple[RunHandle[Any], ...]:

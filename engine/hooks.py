@@ -108,6 +108,13 @@ class HookOutcome(NamedTuple):
     error: BaseException | None = None
 
 
+Outcome = tuple[
+    str, str, str, int, str, HookStatus, float, int, BaseException | None
+]  # fmt: skip
+"""The fields of a `HookOutcome`, as a run keeps them: the garbage collector soon lets
+go of plain tuples that hold nothing to walk, and many runs may be kept."""
+
+
 class Hook:
     """A hook that needs more than the defaults.
 

@@ -243,10 +243,7 @@ class State(Generic[R_co]):
 
 
 class Entered(State[R_co]):
-    """A state that a run's actor makes, and fills in itself.
-
-    A run makes three, and a Python ``__init__`` costs more than all the rest of it.
-    """
+    """A state without an ``__init__``, for `entered` to fill in."""
 
     __slots__ = ()
 
@@ -257,6 +254,31 @@ class Entered(State[R_co]):
 
     else:
         __init__ = object.__init__
+
+
+def entered(
+    type: StateType,
+    name: str,
+    message: str | None,
+    data: Any,
+    cause: str | None,
+    attempt: int,
+    run_id: str,
+    at: float,
+    due: float | None = None,
+) -> State[Any]:
+    """Make a state that a run has entered, at half of the cost of ``State()``."""
+    state: State[Any] = Entered()
+    state.type = type
+    state.name = name
+    state.message = message
+    state.data = data
+    state.cause = cause
+    state.attempt = attempt
+    state.run_id = run_id
+    state._time = at
+    state._due = due
+    return state
 
 
 def Scheduled(

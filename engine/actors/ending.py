@@ -107,13 +107,13 @@ class Ending:
         """Have a hook called in a copy of its run's context; return how that ended."""
         run = transaction.run
         assert run is not None
-        context, seen = run.context, len(outcomes_of(run))
+        context, seen = run.context, len(run.hook_outcomes())
         name = "Committed" if kind == "on_commit" else "RolledBack"
         run.context = transaction.context
         lane = run.engine.hooks.owe(run, Step(run, transaction, name), kind, hook)
         await self._serve(lane)
         run.context = context
-        new = lane.outcomes[seen:]
+        new = run.hook_outcomes()[seen:]
         return next((one.status for one in new if one.kind == kind), "undelivered")
 
     async def _serve(self, lane: Lane) -> None:
@@ -187,8 +187,3 @@ def blocking_dispatcher(engine: Engine) -> CallerDispatcher:
         engine.hook_threads,
         in_place=True,
     )
-
-
-def outcomes_of(run: RunActor) -> Any:
-    """Return what has become of a run's hooks so far."""
-    return run.outcomes if run.lane is None else run.lane.outcomes

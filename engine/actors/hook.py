@@ -23,7 +23,7 @@ import attrs
 
 from engine.actors.lane import Lane, Owed
 from engine.exceptions import HookTimeout
-from engine.hooks import TRANSACTION_KINDS, Hook, HookOutcome, HookStatus
+from engine.hooks import TRANSACTION_KINDS, Hook, HookOutcome, HookStatus, Outcome
 from engine.logging import log
 from engine.states import safe_text, unwrap_stop_iteration
 from engine.tracebacks import trim_traceback
@@ -350,7 +350,7 @@ class HookActor:
                 transition.state,
             )
             seconds = time.monotonic() - began
-            outcome = HookOutcome(
+            outcome: Outcome = (
                 hook.name, kind, run_id, sequence, entered.name,
                 status, seconds, attempts, error,
             )  # fmt: skip
@@ -359,12 +359,12 @@ class HookActor:
             if status != "delivered" and hook.on_error == "fail_run":
                 lane.veto = error
             if self.recorder is not None and position >= 0:
-                self.recorder.outcome(lane, owed, outcome)
+                self.recorder.outcome(lane, owed, HookOutcome._make(outcome))
         if status != "delivered":
-            log_failure(outcome)
-            if outcome.error is not None:
+            log_failure(HookOutcome._make(outcome))
+            if error is not None:
                 # The hook's frames hold the run, whose outcomes hold the error.
-                traceback.clear_frames(outcome.error.__traceback__)
+                traceback.clear_frames(error.__traceback__)
 
     def _leave(self, lane: Lane) -> None:
         lane.is_served = False

@@ -20,6 +20,7 @@ from engine.actors import messages as m
 from engine.actors.family import Kin
 from engine.context import IN_HOOK, bound_context
 from engine.exceptions import CancelledRun
+from engine.hooks import HookOutcome
 from engine.ids import two_words
 from engine.states import (
     CANCELLED,
@@ -32,9 +33,9 @@ from engine.states import (
     SCHEDULED,
     TERMINAL,
     TRANSITIONS,
-    Entered,
     State,
     StateType,
+    entered,
     safe_text,
 )
 
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from engine.actors.lane import Lane
     from engine.definition import Definition
     from engine.dispatch.base import Dispatcher, Wake
-    from engine.hooks import HookOutcome
+    from engine.hooks import Outcome
     from engine.host import Engine
 
 
@@ -142,7 +143,7 @@ class RunActor(Kin):
         self.failures = None
         self.observed = False
         self.lane: Lane | None = None
-        self.outcomes: tuple[HookOutcome, ...] = ()
+        self.outcomes: tuple[Outcome, ...] = ()
         self.waiters: list[Wake] | None = None
         self.settled = False
         self.context: Context | None = None
@@ -192,9 +193,10 @@ class RunActor(Kin):
 
     def _plain_state(self) -> State[Any]:
         """Make the first Pending or Running state."""
-        type = self.state_type
-        attempt = 0 if type is PENDING else 1
-        return State(type, None, None, None, None, attempt, self.id, self.entered)
+        type, name, attempt = RUNNING, "Running", 1
+        if self.state_type is PENDING:
+            type, name, attempt = PENDING, "Pending", 0
+        return entered(type, name, None, None, None, attempt, self.id, self.entered)
 
     @property
     def name(self) -> str:
@@ -232,6 +234,11 @@ class RunActor(Kin):
         lane = self.lane
         context.run(IN_HOOK.set, True if lane is None else lane.current or True)
         return context
+
+    def hook_outcomes(self) -> tuple[HookOutcome, ...]:
+        """Return what became of the hooks so far, in the order they were called."""
+        kept = self.outcomes if self.lane is None else self.lane.outcomes
+        return tuple(map(HookOutcome._make, kept))
 
     def subscribe_settled(self, wake: Wake) -> bool:
         """Have *wake* called when the run and its hooks are done; False if they are."""
@@ -395,16 +402,10 @@ class RunActor(Kin):
         if tell is None and name == "Running":
             self.entered, self.state_type, self._state = now, type, None
             return
-        state: State[Any] = Entered()
-        state.type = type
-        state.name = name
-        state.message = message
-        state.data = data
-        state.cause = cause
-        state.attempt = self.attempt
-        state.run_id = self.id
-        state._time = now
-        state._due = None if delay is None else now + delay
+        state = entered(
+            type, name, message, data, cause, self.attempt, self.id, now,
+            None if delay is None else now + delay,
+        )  # fmt: skip
         # The state first: a signal handler may look at any time.
         self._state, self.entered, self.state_type = state, now, type
         if tell is not None:
@@ -425,7 +426,7 @@ class RunActor(Kin):
     def keep_outcomes(self) -> None:
         """Let go of the lane, which refers to the run as the run does to it."""
         if self.lane is not None:
-            self.outcomes, self.lane = tuple(self.lane.outcomes), None
+            self.outcomes, self.lane = self.lane.outcomes, None
 
     def _disclaim(self, error: BaseException) -> None:
         """Tell the caller that nobody else will ever learn how the run ended.
