@@ -23,7 +23,6 @@ from engine.states import (
     FAILED,
     RUNNING,
     SCHEDULED,
-    State,
     StateType,
 )
 
@@ -226,10 +225,9 @@ class Hooks:
         return copy
 
     def due(
-        self, previous: State[Any] | None, state: State[Any]
+        self, step: tuple[StateType | None, StateType]
     ) -> tuple[tuple[HookKind, Hook], ...]:
-        """Return what a transition owes, in the order it has to run."""
-        step = None if previous is None else previous.type, state.type
+        """Return what a transition between types owes, in the order it has to run."""
         due = self._due.get(step)
         if due is None:
             due = self._due[step] = tuple(

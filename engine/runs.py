@@ -5,11 +5,10 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
-from engine.states import TERMINAL, State
+from engine.states import TERMINAL, State, StateType
 
 if TYPE_CHECKING:
     from engine.actors.run import RunActor
-    from engine.states import StateType
 
 
 class RunPolicy(NamedTuple):
@@ -228,25 +227,46 @@ class Transition:
     """One step of one run, from a state to the next.
 
     Attributes:
-        previous: The state that was left; None for the first transition of a run.
-        state: The state that was entered.
         sequence: The transition's number: counts all transitions of one engine in the
             order in which they happened. Order comes from it, never from timestamps.
     """
 
-    __slots__ = ("actor", "previous", "sequence", "state")
+    __slots__ = ("_entered", "_left", "actor", "sequence")
 
     def __init__(
         self,
         actor: RunActor,
-        previous: State[Any] | None,
-        state: State[Any],
+        left: State[Any] | StateType | None,
+        entered: State[Any] | StateType,
         sequence: int,
     ) -> None:
         self.actor = actor
-        self.previous = previous
-        self.state = state
+        self._left = left
+        self._entered = entered
         self.sequence = sequence
+
+    @property
+    def previous(self) -> State[Any] | None:
+        """The state that was left; None for the first transition of a run."""
+        left = self._left
+        return self.actor.plain_state(left) if isinstance(left, StateType) else left
+
+    @property
+    def state(self) -> State[Any]:
+        """The state that was entered."""
+        entered = self._entered
+        if isinstance(entered, StateType):
+            return self.actor.plain_state(entered)
+        return entered
+
+    @property
+    def types(self) -> tuple[StateType | None, StateType]:
+        """The types of both."""
+        left, entered = self._left, self._entered
+        return (
+            left.type if isinstance(left, State) else left,
+            entered.type if isinstance(entered, State) else entered,
+        )
 
     @property
     def run(self) -> FlowRun | TaskRun:

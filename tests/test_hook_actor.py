@@ -1406,7 +1406,7 @@ async def test_a_server_that_is_cancelled_before_it_begins_loses_no_hook() -> No
             return self.cancel_what_is_new
 
         def cancel_what_is_new(self, entry: Any) -> None:
-            if entry[2].is_completed():
+            if entry[0].state.is_completed():
                 cancelled.extend(one.cancel() for one in asyncio.all_tasks() - known)
                 known.update(asyncio.all_tasks())
 

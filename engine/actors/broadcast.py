@@ -23,12 +23,15 @@ from engine.exceptions import SubscriberOverflow
 if TYPE_CHECKING:
     from engine.actors.run import RunActor
     from engine.runs import Transition
-    from engine.states import State
+    from engine.states import State, StateType
 
 Overflow = Literal["block", "drop_oldest", "fail"]
 Wake = Callable[[], None]
-Entry = tuple["RunActor", "State[Any] | None", "State[Any]", int]
-"""What is published: the run, the state it left, the one it entered, the number."""
+Entry = tuple[
+    "RunActor", "State[Any] | StateType | None", "State[Any] | StateType", int
+]
+"""What is published: the run, the state it left, the one it entered, the number. Of a
+state that says nothing but its type, the type; see `RunActor.plain_state`."""
 
 
 @attrs.frozen

@@ -111,7 +111,7 @@ class HookActor:
         """File the hooks that a transition owes; called with the lock held."""
         run = transition.actor
         due: tuple[tuple[str, Hook], ...]
-        due = run.definition.hooks.due(transition.previous, transition.state)
+        due = run.definition.hooks.due(transition.types)
         if self._on_transition:
             due = self._on_transition + due
         if not due:

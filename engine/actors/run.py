@@ -60,6 +60,8 @@ class RunActor(Kin):
     __slots__ = (
         "__weakref__",
         "_name",
+        "_pending",
+        "_running",
         "_state",
         "args",
         "asked",
@@ -120,7 +122,10 @@ class RunActor(Kin):
         self.attempt = 0
         self.created = self.entered = time.time()
         self.state_type = PENDING
+        # None while it says nothing but its type; see `plain_state`.
         self._state: State[Any] | None = None
+        self._pending: State[Any] | None = None
+        self._running: State[Any] | None = None
         self.started: float | None = None
         self.clock_started: float  # set with the first attempt
         self.clock_ended = 0.0
@@ -166,24 +171,15 @@ class RunActor(Kin):
             broadcast = self.engine.broadcast
             broadcast.sequence += 1
             if broadcast.tell is not None:  # no hook is due for being Pending
-                broadcast.tell((self, None, self.state, broadcast.sequence))
+                broadcast.tell((self, None, PENDING, broadcast.sequence))
 
     # What others may ask.
 
     @property
     def state(self) -> State[Any]:
-        """The state the run is in.
-
-        One that says nothing but its type is made when somebody first asks: mostly
-        nobody does, and it would be one more object in every run that waits or works.
-        """
+        """The state the run is in."""
         state = self._state
-        if state is None:
-            with self._lock:  # lest the run goes on meanwhile
-                if self._state is None:
-                    self._state = self._plain_state()
-                state = self._state
-        return state
+        return self.plain_state(self.state_type) if state is None else state
 
     @state.setter
     def state(self, state: State[Any]) -> None:
@@ -191,12 +187,26 @@ class RunActor(Kin):
         self.state_type = state.type
         self.entered = state._time
 
-    def _plain_state(self) -> State[Any]:
-        """Make the first Pending or Running state."""
-        type, name, attempt = RUNNING, "Running", 1
-        if self.state_type is PENDING:
-            type, name, attempt = PENDING, "Pending", 0
-        return entered(type, name, None, None, None, attempt, self.id, self.entered)
+    def plain_state(self, type: StateType) -> State[Any]:
+        """Return the first Pending or Running state, the same one to everybody.
+
+        They say nothing but when they were entered, so each is made when somebody first
+        looks. Mostly nobody does, and it would be one more object in every run that
+        waits or works.
+        """
+        with self._lock:
+            if type is PENDING:
+                if self._pending is None:
+                    self._pending = entered(
+                        PENDING, "Pending", None, None, None, 0, self.id, self.created
+                    )
+                return self._pending
+            if self._running is None:
+                assert self.started is not None
+                self._running = entered(
+                    RUNNING, "Running", None, None, None, 1, self.id, self.started
+                )
+            return self._running
 
     @property
     def name(self) -> str:
@@ -278,11 +288,7 @@ class RunActor(Kin):
         if not self.attempt:
             self.clock_started = time.monotonic()
         self.attempt += 1
-        if self.attempt == 1:
-            self._enter(RUNNING, "Running")
-            self.started = self.entered
-        else:
-            self._enter(RUNNING, "Retrying")
+        self._enter(RUNNING, "Running" if self.attempt == 1 else "Retrying")
 
     def _retried(self, message: m.Retried) -> None:
         self.attempt += 1
@@ -391,25 +397,26 @@ class RunActor(Kin):
         cause: str | None = None,
         delay: float | None = None,
     ) -> None:
-        broadcast = self.engine.broadcast
-        broadcast.sequence += 1
-        owes = type in self.definition.hooks.types
-        tell = broadcast.owe if owes else broadcast.tell
-        previous = None if tell is None else self.state
+        previous = self._state or self.state_type
         now = time.time()
         if now <= self.entered:  # the clock stood still, or was set back
             now = self.entered + 1e-6
-        if tell is None and name == "Running":
-            self.entered, self.state_type, self._state = now, type, None
-            return
-        state = entered(
-            type, name, message, data, cause, self.attempt, self.id, now,
-            None if delay is None else now + delay,
-        )  # fmt: skip
-        # The state first: a signal handler may look at any time.
-        self._state, self.entered, self.state_type = state, now, type
-        if tell is not None:
-            tell((self, previous, state, broadcast.sequence))
+        state: State[Any] | StateType = type
+        if name == "Running":
+            self.started, self.entered, self.state_type = now, now, type
+        else:
+            state = entered(
+                type, name, message, data, cause, self.attempt, self.id, now,
+                None if delay is None else now + delay,
+            )  # fmt: skip
+            # The state first: a signal handler may look at any time.
+            self._state, self.entered, self.state_type = state, now, type
+        broadcast = self.engine.broadcast
+        broadcast.sequence += 1
+        if type in self.definition.hooks.types:
+            broadcast.owe((self, previous, state, broadcast.sequence))
+        elif broadcast.tell is not None:
+            broadcast.tell((self, previous, state, broadcast.sequence))
         if type in TERMINAL:
             self._end()
 

@@ -97,7 +97,8 @@ class Recorder(Buffer):
 
     def _record(self, entry: Entry) -> None:
         """Take a step of a run together with the hooks that it owes."""
-        run, previous, state, sequence = entry
+        run, previous, _, sequence = entry
+        state = run.state
         kind = state.type
         if self.closed:
             self._lose(run, kind)
