@@ -170,8 +170,9 @@ class RunActor(Kin):
                 self.engine.limiter.release(parent)
             broadcast = self.engine.broadcast
             broadcast.sequence += 1
-            if broadcast.tell is not None:  # no hook is due for being Pending
-                broadcast.tell((self, None, PENDING, broadcast.sequence))
+            tell = broadcast.tell  # no hook is due for being Pending
+            if tell is not None:
+                tell((self, None, PENDING, broadcast.sequence))
 
     # What others may ask.
 
@@ -413,10 +414,10 @@ class RunActor(Kin):
             self._state, self.entered, self.state_type = state, now, type
         broadcast = self.engine.broadcast
         broadcast.sequence += 1
-        if type in self.definition.hooks.types:
-            broadcast.owe((self, previous, state, broadcast.sequence))
-        elif broadcast.tell is not None:
-            broadcast.tell((self, previous, state, broadcast.sequence))
+        owes = type in self.definition.hooks.types
+        tell = broadcast.owe if owes else broadcast.tell
+        if tell is not None:
+            tell((self, previous, state, broadcast.sequence))
         if type in TERMINAL:
             self._end()
 

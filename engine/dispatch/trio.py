@@ -93,10 +93,12 @@ class TrioDispatcher(TrioWaiter, HookCaller, Starter):
 
     def start(self, context: Context | None, perform: Perform, run: RunActor) -> None:
         """Make a task that performs *run*, in *context* or in a copy of this."""
+        start = self._nursery.start_soon
+        name = run.definition.name  # else one is made for each task
         if context is None:
-            self._nursery.start_soon(perform, run, self)
+            start(perform, run, self, name=name)
         else:
-            context.run(self._nursery.start_soon, perform, run, self)
+            context.run(start, perform, run, self, name=name)
 
     def spawn_service(
         self, perform: Callable[..., Coroutine[Any, Any, Any]], *args: Any
@@ -150,8 +152,13 @@ class TrioDispatcher(TrioWaiter, HookCaller, Starter):
         self, context: Context, hook: Hook, result: Awaitable[Any], timeout: float
     ) -> None:
         """Await what a hook returned, in its context and time."""
-        with trio.move_on_after(timeout) as scope:
-            await InContext(context, result)
+        scope = trio.CancelScope()
+
+        def start() -> None:
+            scope.deadline = trio.current_time() + timeout
+
+        with scope:
+            await InContext(context, result, start)
         if scope.cancelled_caught:
             raise HookTimeout(hook.name, timeout)
 
