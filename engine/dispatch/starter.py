@@ -56,22 +56,24 @@ class Starter:
         if get_ident() != self.thread_id:
             self.call_soon(copy_context().run, self.spawn, perform, run)
         elif self._room:
+            self._room -= 1
+            if not self._room:
+                self.next_turn(self._go_on)
             self.start(None, perform, run)
-            self._take_room()
         else:
             self._waiting += (perform, run, copy_context())
 
-    def _take_room(self) -> None:
-        self._room -= 1
-        if not self._room:
-            self.next_turn(self._go_on)
-
     def _go_on(self) -> None:
         """Start those that come next."""
-        self._room = RUNS_A_TURN
-        take = self._waiting.popleft
-        while self._waiting and self._room:
-            perform, run, context = take(), take(), take()
-            if run.state_type is PENDING:  # else it was stopped while it waited
-                self.start(context, perform, run)
-                self._take_room()
+        waiting, room = self._waiting, RUNS_A_TURN
+        take = waiting.popleft
+        try:
+            while waiting and room:
+                perform, run, context = take(), take(), take()
+                if run.state_type is PENDING:  # else it was stopped while it waited
+                    room -= 1
+                    self.start(context, perform, run)
+        finally:
+            self._room = 0 if waiting else room
+            if not self._room:
+                self.next_turn(self._go_on)

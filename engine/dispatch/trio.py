@@ -98,7 +98,7 @@ class TrioDispatcher(TrioWaiter, HookCaller, Starter):
         if context is None:
             start(perform, run, self, name=name)
         else:
-            context.run(start, perform, run, self, name=name)
+            context.run(start, perform, run, self, name=name)  # type: ignore[arg-type]
 
     def spawn_service(
         self, perform: Callable[..., Coroutine[Any, Any, Any]], *args: Any
