@@ -259,12 +259,12 @@ class Entered(State[R_co]):
 def entered(
     type: StateType,
     name: str,
-    message: str | None,
-    data: Any,
-    cause: str | None,
     attempt: int,
     run_id: str,
     at: float,
+    message: str | None = None,
+    data: Any = None,
+    cause: str | None = None,
     due: float | None = None,
 ) -> State[Any]:
     """Make a state that a run has entered, at half of the cost of ``State()``."""

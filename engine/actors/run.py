@@ -198,15 +198,11 @@ class RunActor(Kin):
         with self._lock:
             if type is PENDING:
                 if self._pending is None:
-                    self._pending = entered(
-                        PENDING, "Pending", None, None, None, 0, self.id, self.created
-                    )
+                    self._pending = entered(type, "Pending", 0, self.id, self.created)
                 return self._pending
             if self._running is None:
                 assert self.started is not None
-                self._running = entered(
-                    RUNNING, "Running", None, None, None, 1, self.id, self.started
-                )
+                self._running = entered(type, "Running", 1, self.id, self.started)
             return self._running
 
     @property
@@ -407,8 +403,8 @@ class RunActor(Kin):
             self.started, self.entered, self.state_type = now, now, type
         else:
             state = entered(
-                type, name, message, data, cause, self.attempt, self.id, now,
-                None if delay is None else now + delay,
+                type, name, self.attempt, self.id, now,
+                message, data, cause, None if delay is None else now + delay,
             )  # fmt: skip
             # The state first: a signal handler may look at any time.
             self._state, self.entered, self.state_type = state, now, type

@@ -30,7 +30,10 @@ STEP: Final = ("run_id", "sequence", "type", "name", "attempt", "entered_at", "c
 STEP_FIELDS: Final = len(STEP)
 
 TYPES: Final = {kind: kind.value for kind in StateType}
-"""The types' names, since asking a member for its value takes longer."""
+"""What is written of a type, since asking a member for its value takes longer."""
+
+NAMES: Final = {kind: kind.value.capitalize() for kind in StateType}
+"""What a state is called that says nothing but its type."""
 
 ENCODER: Final = json.JSONEncoder(allow_nan=False)
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 from engine.actors.broadcast import Buffer, BufferStatistics
 from engine.actors.lane import Lane
 from engine.journal.entries import (
+    NAMES,
     STEP_FIELDS,
     TYPES,
     Begun,
@@ -26,7 +27,7 @@ from engine.journal.entries import (
     Parked,
     note,
 )
-from engine.states import RUNNING, TERMINAL
+from engine.states import RUNNING, TERMINAL, StateType
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -97,26 +98,21 @@ class Recorder(Buffer):
 
     def _record(self, entry: Entry) -> None:
         """Take a step of a run together with the hooks that it owes."""
-        run, previous, _, sequence = entry
-        state = run.state
-        kind = state.type
+        run, previous, state, sequence = entry
+        kind, at, page = run.state_type, run.entered, self._page
         if self.closed:
             self._lose(run, kind)
             return
-        at, page = state._time, self._page
-        step = (
-            run.id,
-            sequence,
-            TYPES[kind],
-            state.name,
-            state.attempt,
-            at,
-            time.monotonic(),
-        )
-        if state.message is None and state.cause is None:
+        message = cause = None
+        if isinstance(state, StateType):
+            name = NAMES[state]
+        else:
+            name, message, cause = state.name, state.message, state.cause
+        step = (run.id, sequence, TYPES[kind], name, run.attempt, at, time.monotonic())
+        if message is None and cause is None:
             self.items += step
         else:
-            page.told += (*step, state.message, state.cause)
+            page.told += (*step, message, cause)
         if previous is None:
             self._note_run(run)
         elif kind in TERMINAL:
