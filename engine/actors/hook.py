@@ -241,12 +241,13 @@ class HookActor:
     def enqueue(self, on: Any, lane: Lane) -> None:
         """Have a lane served where *on* drives; called with the lock held."""
         self._ready.setdefault(on, deque()).append(lane)
-        self._call_server(on)
+        if on not in self._called:
+            self._call_server(on)
 
     def _call_server(self, on: Any) -> None:
         """Have one more server begin, within limits; called with the lock held."""
         servers = self._servers.get(on, 0)
-        if on not in self._called and servers < self._concurrency:
+        if servers < self._concurrency:
             self._called.add(on)
             self._servers[on] = servers + 1
             # In an empty context: a server outlives the run that it is called for.
@@ -265,7 +266,7 @@ class HookActor:
                     self._servers[on] -= 1
                     return
                 lane = ready.popleft()
-                if ready:
+                if ready and on not in self._called:
                     self._call_server(on)  # in case that this one has to wait
             try:
                 await self.serve(lane, on)
@@ -344,15 +345,10 @@ class HookActor:
                 return
             owed, lane.current = lane.current, None
             transition, kind, hook, position = owed
-            run_id, sequence, entered = (
-                lane.run.id,
-                transition.sequence,
-                transition.state,
-            )
             seconds = time.monotonic() - began
             outcome: Outcome = (
-                hook.name, kind, run_id, sequence, entered.name,
-                status, seconds, attempts, error,
+                hook.name, kind, lane.run.id, transition.sequence,
+                transition.state.name, status, seconds, attempts, error,
             )  # fmt: skip
             self.counts[status] += 1
             lane.outcomes = (*lane.outcomes, outcome)
