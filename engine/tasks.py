@@ -126,7 +126,9 @@ class Task(Definition[P, R_co]):
         """Start a run elsewhere and return at once.
 
         An async body runs on the engine's loop, a sync one in a worker thread. The run
-        is a child of the current one, which does not end before it.
+        is a child of the current one, which does not end before it. Of many async ones
+        64 begin in each turn of the loop, in the order of submission, so that what else
+        the loop has to do is not held up.
 
         Args:
             *args: As in a call.
