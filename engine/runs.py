@@ -261,7 +261,7 @@ class Transition:
 
     @property
     def types(self) -> tuple[StateType | None, StateType]:
-        """The types of both."""
+        """The types of the state that was left, or None, and of the one entered."""
         left, entered = self._left, self._entered
         return (
             left.type if isinstance(left, State) else left,

@@ -102,8 +102,8 @@ class State(Generic[R_co]):
     """One state of a run: an immutable value.
 
     Made with the factories of this module (`Completed`, `Failed`, …); a flow or task
-    that returns one made by hand ends in it. Not frozen by attrs only because a run
-    makes three of them and a frozen ``__init__`` costs twice as much.
+    that returns one made by hand ends in it. Not frozen by attrs only because every run
+    makes some and a frozen ``__init__`` costs twice as much.
 
     Attributes:
         type: The kind of state, which decides what may follow and which hooks run.

@@ -50,6 +50,10 @@ if TYPE_CHECKING:
 
 NO_KWARGS: Final[dict[str, Any]] = {}
 
+APART: Final = 2e-6
+"""By how many seconds the timestamps of two states of a run differ at least: by one
+microsecond when they are rounded to that."""
+
 
 class RunActor(Kin):
     """One execution of a flow or task."""
@@ -396,8 +400,8 @@ class RunActor(Kin):
     ) -> None:
         previous = self._state or self.state_type
         now = time.time()
-        if now <= self.entered:  # the clock stood still, or was set back
-            now = self.entered + 1e-6
+        if now < self.entered + APART:  # the clock stood still, or was set back
+            now = self.entered + APART
         state: State[Any] | StateType = type
         if name == "Running":
             self.started, self.entered, self.state_type = now, now, type
