@@ -3,6 +3,7 @@
 import signal
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -64,6 +65,28 @@ class TestPool:
             until(lambda: pool._idle)
         assert len(idents) == 1
         assert pool.threads == 1
+
+    def test_whoever_is_woken_finds_the_arguments_freed(
+        self, pool: ThreadPool, go_on: threading.Event
+    ) -> None:
+        """A call that is over holds nothing: its run may be let go of at once."""
+
+        class Argument:
+            pass
+
+        argument, woken = Argument(), threading.Event()
+        alive, seen = weakref.ref(argument), []
+
+        def wake() -> None:
+            seen.append(alive())
+            woken.set()
+
+        job = pool.start(lambda _: go_on.wait(SECONDS), argument)
+        del argument
+        assert job.subscribe(wake)
+        go_on.set()
+        assert woken.wait(SECONDS)
+        assert seen == [None]
 
     def test_threads_do_not_hold_up_the_exit(self, pool: ThreadPool) -> None:
         """They are daemons, and named after their pool."""

@@ -96,6 +96,8 @@ class Job:
             self._value = self._fn(*self._args)
         except BaseException as error:
             self._error = error
+        # Whoever is woken may let go of a run: nothing here must keep it then.
+        del self._fn, self._args
         with self._lock:
             # Another thread may have abandoned it meanwhile.
             was_abandoned, self._state = self.is_abandoned, "done"
