@@ -342,6 +342,7 @@ class TestMoves:
             states.Failed(name="Odd", data=ERROR),
             states.Crashed(message="boom", cause="mine"),
             states.Cancelled(),
+            states.Completed(name="Running", data=1),
         ],
         ids=str,
     )

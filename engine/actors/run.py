@@ -403,7 +403,7 @@ class RunActor(Kin):
         if now < self.entered + APART:  # the clock stood still, or was set back
             now = self.entered + APART
         state: State[Any] | StateType = type
-        if name == "Running":
+        if type is RUNNING and self.attempt == 1:
             self.started, self.entered, self.state_type = now, now, type
         else:
             state = entered(
