@@ -19,7 +19,7 @@ import enum
 import time
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar, overload
+from typing import Any, Final, Generic, Literal, TypeVar, overload
 
 from engine.actors import messages as m
 from engine.exceptions import (
@@ -240,45 +240,6 @@ class State(Generic[R_co]):
             f"{self.name}(message={self.message!r}, type={self.type.value},"
             f" result={safe_repr(self.data)})"
         )
-
-
-class Entered(State[R_co]):
-    """A state without an ``__init__``, for `entered` to fill in."""
-
-    __slots__ = ()
-
-    if TYPE_CHECKING:
-
-        def __init__(self) -> None:
-            """Make one that has yet to be filled in."""
-
-    else:
-        __init__ = object.__init__
-
-
-def entered(
-    type: StateType,
-    name: str,
-    attempt: int,
-    run_id: str,
-    at: float,
-    message: str | None = None,
-    data: Any = None,
-    cause: str | None = None,
-    due: float | None = None,
-) -> State[Any]:
-    """Make a state that a run has entered, at half of the cost of ``State()``."""
-    state: State[Any] = Entered()
-    state.type = type
-    state.name = name
-    state.message = message
-    state.data = data
-    state.cause = cause
-    state.attempt = attempt
-    state.run_id = run_id
-    state._time = at
-    state._due = due
-    return state
 
 
 def Scheduled(

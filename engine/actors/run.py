@@ -35,7 +35,6 @@ from engine.states import (
     TRANSITIONS,
     State,
     StateType,
-    entered,
     safe_text,
 )
 
@@ -202,11 +201,15 @@ class RunActor(Kin):
         with self._lock:
             if type is PENDING:
                 if self._pending is None:
-                    self._pending = entered(type, "Pending", 0, self.id, self.created)
+                    self._pending = State(
+                        type, "Pending", run_id=self.id, at=self.created
+                    )
                 return self._pending
             if self._running is None:
                 assert self.started is not None
-                self._running = entered(type, "Running", 1, self.id, self.started)
+                self._running = State(
+                    type, "Running", attempt=1, run_id=self.id, at=self.started
+                )
             return self._running
 
     @property
@@ -406,10 +409,10 @@ class RunActor(Kin):
         if type is RUNNING and self.attempt == 1:
             self.started, self.entered, self.state_type = now, now, type
         else:
-            state = entered(
-                type, name, self.attempt, self.id, now,
-                message, data, cause, None if delay is None else now + delay,
-            )  # fmt: skip
+            due = None if delay is None else now + delay
+            state = State(
+                type, name, message, data, cause, self.attempt, self.id, now, due
+            )
             # The state first: a signal handler may look at any time.
             self._state, self.entered, self.state_type = state, now, type
         broadcast = self.engine.broadcast

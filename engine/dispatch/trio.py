@@ -89,7 +89,7 @@ class TrioDispatcher(TrioWaiter, HookCaller, Starter):
     def next_turn(self, call: Callable[[], None]) -> None:
         """Have *call* called in the loop's next turn; on its thread."""
         # Where a Ctrl-C is not raised, since runs would get lost with it.
-        self._token.run_sync_soon(call)
+        self.call_soon(call)
 
     def start(self, context: Context | None, perform: Perform, run: RunActor) -> None:
         """Make a task that performs *run*, in *context* or in a copy of this."""
