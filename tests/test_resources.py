@@ -644,6 +644,25 @@ class TestFreed:
             await until_all_is_freed()
             assert kept[0].state.is_completed()
 
+    async def test_a_run_that_goes_on_keeps_no_other(self) -> None:
+        """Neither the one that started it, nor those that began in the same turn."""
+        kept: list[RunHandle[None]] = []
+
+        @flow
+        async def starter(engine: Engine) -> None:
+            kept.append(engine.start(task(waits)))
+
+        async with Engine(shutdown_grace=0) as engine:
+            handles = [engine.start(task(fn)) for fn in (returns_async, nothing)]
+            handles.append(engine.start(starter, engine))
+            for handle in handles:
+                await handle.join()
+            handles.clear()
+            del handle
+            refs[:] = [ref for ref in refs if ref() is not kept[0]._actor]
+            await until_all_is_freed()
+            assert kept[0].state.is_running()
+
 
 async def nothing() -> None: ...
 

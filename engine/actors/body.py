@@ -61,6 +61,8 @@ async def perform(run: RunActor, on: Dispatcher, in_place: bool = False) -> Carr
     if run.state_type is not PENDING:
         return None  # cancelled before it began
     binding = bind(run)
+    if not in_place:
+        binding = ()  # nobody goes on in it, and it keeps the run that was current
     run.dispatcher = on
     has_hooks = run.definition.hooks.by_kind or run.engine.broadcast.owes_always
     if has_hooks:
@@ -90,8 +92,7 @@ async def perform(run: RunActor, on: Dispatcher, in_place: bool = False) -> Carr
         verdict, carry = m.Lost("engine", safe_text(ours), ours), ours
     if has_hooks and not run.settled:
         run.context = copy_context()  # so that hooks see what the body has set
-    if in_place:
-        unbind(binding)
+    unbind(binding)
     run.send(verdict)
     try:
         return carry
