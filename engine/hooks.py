@@ -107,11 +107,19 @@ class HookOutcome(NamedTuple):
     error: BaseException | None = None
 
 
-Outcome = tuple[
-    str, str, str, int, str, HookStatus, float, int, BaseException | None
-]  # fmt: skip
-"""The fields of a `HookOutcome`, as a run keeps them: the garbage collector soon lets
-go of plain tuples that hold nothing to walk, and many runs may be kept."""
+Outcomes = tuple[Any, ...]
+"""Fields of `HookOutcome`s, one after the other's, as a run keeps them: one object for
+the garbage collector, which lets go of plain tuples that hold nothing to walk."""
+
+
+def outcomes_of(kept: Outcomes) -> tuple[HookOutcome, ...]:
+    """Return outcomes as others see them."""
+    return tuple(
+        map(HookOutcome._make, zip(*[iter(kept)] * OUTCOME_FIELDS, strict=True))
+    )
+
+
+OUTCOME_FIELDS: Final = len(HookOutcome._fields)
 
 
 class Hook:

@@ -23,7 +23,7 @@ import attrs
 
 from engine.actors.lane import Lane, Owed
 from engine.exceptions import HookTimeout
-from engine.hooks import TRANSACTION_KINDS, Hook, HookOutcome, HookStatus, Outcome
+from engine.hooks import TRANSACTION_KINDS, Hook, HookOutcome, HookStatus
 from engine.logging import log
 from engine.states import safe_text, unwrap_stop_iteration
 from engine.tracebacks import trim_traceback
@@ -346,12 +346,12 @@ class HookActor:
             owed, lane.current = lane.current, None
             transition, kind, hook, position = owed
             seconds = time.monotonic() - began
-            outcome: Outcome = (
+            outcome = (
                 hook.name, kind, lane.run.id, transition.sequence,
                 transition.state.name, status, seconds, attempts, error,
             )  # fmt: skip
             self.counts[status] += 1
-            lane.outcomes = (*lane.outcomes, outcome)
+            lane.outcomes += outcome
             if status != "delivered" and hook.on_error == "fail_run":
                 lane.veto = error
             if self.recorder is not None and position >= 0:

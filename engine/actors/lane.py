@@ -9,7 +9,7 @@ from engine.states import RUNNING
 if TYPE_CHECKING:
     from engine.actors.run import RunActor
     from engine.dispatch.base import Wake
-    from engine.hooks import Hook, Outcome
+    from engine.hooks import Hook, Outcomes
     from engine.journal.exceptions import JournalError
 
 
@@ -103,7 +103,7 @@ class Lane:
         self.step = NOTHING
         self.gate = NOTHING
         self.current: Owed | None = None
-        self.outcomes: tuple[Outcome, ...] = ()
+        self.outcomes: Outcomes = ()
         self.veto: BaseException | None = None
         self._waiters: tuple[Wake, ...] = ()
 

@@ -20,7 +20,7 @@ from engine.actors import messages as m
 from engine.actors.family import Kin
 from engine.context import IN_HOOK, bound_context
 from engine.exceptions import CancelledRun
-from engine.hooks import HookOutcome
+from engine.hooks import outcomes_of
 from engine.ids import two_words
 from engine.states import (
     CANCELLED,
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from engine.actors.lane import Lane
     from engine.definition import Definition
     from engine.dispatch.base import Dispatcher, Wake
-    from engine.hooks import Outcome
+    from engine.hooks import HookOutcome, Outcomes
     from engine.host import Engine
 
 
@@ -151,7 +151,7 @@ class RunActor(Kin):
         self.failures = None
         self.observed = False
         self.lane: Lane | None = None
-        self.outcomes: tuple[Outcome, ...] = ()
+        self.outcomes: Outcomes = ()
         self.waiters: list[Wake] | None = None
         self.settled = False
         self.context: Context | None = None
@@ -252,7 +252,7 @@ class RunActor(Kin):
     def hook_outcomes(self) -> tuple[HookOutcome, ...]:
         """Return what became of the hooks so far, in the order they were called."""
         kept = self.outcomes if self.lane is None else self.lane.outcomes
-        return tuple(map(HookOutcome._make, kept))
+        return outcomes_of(kept)
 
     def subscribe_settled(self, wake: Wake) -> bool:
         """Have *wake* called when the run and its hooks are done; False if they are."""
