@@ -227,8 +227,8 @@ class AsyncioDispatcher(AsyncioWaiter, HookCaller, Starter):
         else:
             self.call_soon(self._interrupt_task, run, run.host)
 
-    def _interrupt_task(self, run: RunActor, task: asyncio.Task[Any]) -> None:
-        if run.host is task:
+    def _interrupt_task(self, run: RunActor, task: asyncio.Task[Any] | None) -> None:
+        if task is not None and run.host is task:  # else the body is over
             task.cancel()
 
     async def await_hook(

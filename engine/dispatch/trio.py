@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager, suppress
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from contextvars import Context, copy_context
 from functools import partial
 from threading import get_ident
@@ -12,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from engine.dispatch.context import InContext, exc_details
+from engine.dispatch.context import InContext
 from engine.dispatch.loop import HookCaller
-from engine.dispatch.starter import Starter
+from engine.dispatch.scopes import Scopes, enter, leave
+from engine.dispatch.starter import RUNS_A_TURN, Starter
 from engine.exceptions import HookTimeout
 
 if TYPE_CHECKING:
@@ -75,6 +77,11 @@ class TrioDispatcher(TrioWaiter, HookCaller, Starter):
         HookCaller.__init__(self, hook_threads)
         Starter.__init__(self)
         self._nursery = nursery
+        # Those whose turn has come, as `Starter` has those that wait for theirs.
+        self._due: deque[Any] = deque()
+        self._shares_tasks = True
+        # Of the tasks that make one call after the other.
+        self._scopes: dict[trio.lowlevel.Task, Scopes] = {}
 
     def is_current(self) -> bool:
         """Whether the caller runs on this loop."""
@@ -92,38 +99,96 @@ class TrioDispatcher(TrioWaiter, HookCaller, Starter):
         self.call_soon(call)
 
     def start(self, context: Context | None, perform: Perform, run: RunActor) -> None:
-        """Make a task that performs *run*, in *context* or in a copy of this."""
+        """Have a task perform *run*, in *context* or in a copy of this."""
+        context = context or copy_context()
+        if not 0 < len(self._due) < 3 * RUNS_A_TURN:
+            self._due = deque((perform, run, context))
+            # In an empty context: the caller's would keep the caller's run.
+            Context().run(self._nursery.start_soon, self._perform_all, self._due)
+        elif self._shares_tasks:
+            self._due += (perform, run, context)
+        else:
+            self._start_task(perform, run, context)
+
+    async def _perform_all(self, due: deque[Any]) -> None:
+        """Perform runs, one after the other, as long as none of them has to wait.
+
+        A task costs as much as all the rest of a run. One whose body ends without ever
+        giving the loop its turn needs none of its own. Where bodies do wait, only the
+        first of each turn comes here, to see whether they still do.
+        """
+        task = trio.lowlevel.current_task()
+        waits = False
+
+        def keep() -> None:
+            # This task is from now on the task of the run that has to wait.
+            nonlocal waits
+            waits, self._shares_tasks = True, False
+            task.name = run.definition.name
+            self._start_tasks(due)
+
+        try:
+            with self._reused_scopes(task):
+                while due:
+                    perform, run, context = due.popleft(), due.popleft(), due.popleft()
+                    await InContext(context, perform(run, self), keep)
+        finally:
+            self._start_tasks(due)
+        self._shares_tasks = self._shares_tasks or not waits
+
+    def _start_tasks(self, due: deque[Any]) -> None:
+        while due:
+            self._start_task(due.popleft(), due.popleft(), due.popleft())
+
+    def _start_task(self, perform: Perform, run: RunActor, context: Context) -> None:
         start = self._nursery.start_soon
         name = run.definition.name  # else one is made for each task
-        if context is None:
-            start(perform, run, self, name=name)
-        else:
-            context.run(start, perform, run, self, name=name)  # type: ignore[arg-type]
+        context.run(start, perform, run, self, name=name)  # type: ignore[arg-type]
 
     def spawn_service(
         self, perform: Callable[..., Coroutine[Any, Any, Any]], *args: Any
     ) -> None:
         """Start a task in the caller's context, from any thread."""
+        start = self._nursery.start_soon
         if get_ident() == self.thread_id:
-            self._nursery.start_soon(perform, *args)
+            start(self._serve, perform, *args)
         else:
-            context = copy_context()
-            self.call_soon(context.run, self._nursery.start_soon, perform, *args)
+            self.call_soon(copy_context().run, start, self._serve, perform, *args)
+
+    async def _serve(
+        self, perform: Callable[..., Coroutine[Any, Any, Any]], *args: Any
+    ) -> None:
+        with self._reused_scopes(trio.lowlevel.current_task()):
+            await perform(*args)
+
+    @contextmanager
+    def _reused_scopes(self, task: trio.lowlevel.Task) -> Generator[None]:
+        """Have the calls of the current task use one scope after the other."""
+        self._scopes[task] = scopes = Scopes(task)
+        try:
+            yield
+        finally:
+            del self._scopes[task]
+            scopes.close()
 
     def enter(self, run: RunActor) -> None:
         """Make *run* interruptible: its body begins in a cancel scope."""
-        run.host = scope = trio.CancelScope()
-        scope.__enter__()
+        run.host = self._enter_scope()
 
     def leave(self, run: RunActor, error: BaseException | None) -> BaseException | None:
         """End what `enter` began; return what is left of the body's *error*."""
         scope, run.host = run.host, None
-        try:
-            swallowed = scope.__exit__(*exc_details(error))
-        except BaseException as rest:
-            # What remains of a group after our own cancellation was taken out of it.
-            return rest
-        return None if swallowed else error
+        return self._leave_scope(scope, error)
+
+    def _enter_scope(self) -> trio.CancelScope:
+        scopes = self._scopes.get(trio.lowlevel.current_task())
+        return enter() if scopes is None else scopes.enter()
+
+    def _leave_scope(
+        self, scope: trio.CancelScope, error: BaseException | None
+    ) -> BaseException | None:
+        scopes = self._scopes.get(trio.lowlevel.current_task())
+        return leave(scope, error) if scopes is None else scopes.leave(scope, error)
 
     async def withdraw(self, run: RunActor, in_place: bool) -> BaseException | None:
         """Nothing to take back: a scope's cancellation ends with the scope."""
@@ -146,21 +211,34 @@ class TrioDispatcher(TrioWaiter, HookCaller, Starter):
         if get_ident() == self.thread_id:
             run.host.cancel()
         else:
-            self.call_soon(run.host.cancel)
+            self.call_soon(self._cancel_scope, run, run.host)
+
+    def _cancel_scope(self, run: RunActor, scope: trio.CancelScope | None) -> None:
+        if scope is not None and run.host is scope:  # else it may be another run's now
+            scope.cancel()
 
     async def await_hook(
         self, context: Context, hook: Hook, result: Awaitable[Any], timeout: float
     ) -> None:
         """Await what a hook returned, in its context and time."""
-        scope = trio.CancelScope()
+        scope = self._enter_scope()
+        error: BaseException | None = None
 
         def start() -> None:
             scope.deadline = trio.current_time() + timeout
 
-        with scope:
+        try:
             await InContext(context, result, start)
+        except BaseException as caught:
+            error = caught
+        error = self._leave_scope(scope, error)
         if scope.cancelled_caught:
             raise HookTimeout(hook.name, timeout)
+        try:
+            if error is not None:
+                raise error
+        finally:
+            del error  # see engine.tracebacks
 
     async def sleep(self, run: RunActor, seconds: float) -> None:
         """Wait for a time."""
@@ -191,6 +269,11 @@ def protect(*functions: Callable[..., Any]) -> None:
     """
     for function in functions:
         trio.lowlevel.enable_ki_protection(function)
+
+
+protect(TrioDispatcher._perform_all)
+# What is protected protects what it calls, but bodies are to be interrupted.
+trio.lowlevel.disable_ki_protection(InContext.__await__)
 
 
 @asynccontextmanager
