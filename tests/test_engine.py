@@ -1,9 +1,11 @@
 """The engine: which one a call uses, what it tells, and how it opens and closes."""
 
 import contextvars
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
+from types import FrameType
 from typing import Any
 
 import anyio
@@ -1141,3 +1143,35 @@ async def test_from_thread_calls_use_the_engine() -> None:
     async with Engine() as engine:
         assert await anyio.to_thread.run_sync(call_back) == 3
         assert "inner-async" in names(engine)
+
+
+async def test_a_state_may_change_while_it_is_looked_at() -> None:
+    """At any step of that, as by a signal handler: it is the one before or after."""
+    seen = []
+
+    def looked_at(handle: RunHandle[None], step: int) -> str:
+        """Return the state's name; the run is cancelled at that step of looking."""
+
+        def trace(frame: FrameType, event: str, _: Any) -> Any:
+            nonlocal step
+            frame.f_trace_opcodes, frame.f_trace_lines = True, False
+            step -= event == "opcode"
+            if not step:
+                sys.settrace(None)
+                handle.cancel()
+            return trace
+
+        sys.settrace(trace)
+        state = handle.state
+        sys.settrace(None)
+        return state.name
+
+    async with Engine() as engine:
+        for step in range(1, 100):
+            handle = engine.start(forever)
+            seen.append(looked_at(handle, step))
+            handle.cancel()
+            assert (await handle.join()).is_cancelled()
+    assert seen[0] == "Cancelled"
+    assert seen[-1] == "Pending"
+    assert set(seen) == {"Cancelled", "Pending"}

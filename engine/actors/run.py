@@ -182,8 +182,11 @@ class RunActor(Kin):
     @property
     def state(self) -> State[Any]:
         """The state the run is in."""
+        # The type first: it may change at any time, and if there is no state after that
+        # there was none before.
+        type = self.state_type
         state = self._state
-        return self.plain_state(self.state_type) if state is None else state
+        return self.plain_state(type) if state is None else state
 
     @state.setter
     def state(self, state: State[Any]) -> None:
