@@ -6,13 +6,23 @@ Works in the writer's thread, so that the loop's own is not kept busy with it.
 from __future__ import annotations
 
 import json
+from itertools import chain, groupby
 from typing import TYPE_CHECKING, Any, Final
 
 from engine.ids import new_prefix
-from engine.journal.entries import STEP, STEP_FIELDS, Begun, Ended, parameters_of
-from engine.journal.rows import Batch, DefinitionRow, OutcomeRow, OwedRow, add_row
+from engine.journal.entries import MADE, TOLD, WHEN, Begun, Ended, parameters_of
+from engine.journal.rows import (
+    Batch,
+    DefinitionRow,
+    Form,
+    OutcomeRow,
+    OwedRow,
+    add_columns,
+    add_row,
+    weave,
+)
 from engine.journal.targets import hook_target, target_of
-from engine.states import safe_text
+from engine.states import COMPLETED, PENDING, RUNNING, TERMINAL, safe_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -22,14 +32,26 @@ if TYPE_CHECKING:
     from engine.actors.run import RunActor
     from engine.hooks import Hook
     from engine.journal.entries import Page, Parked
-    from engine.journal.rows import Columns
+    from engine.journal.rows import Rows
 
-ROW: Final = ("run", *STEP[1:])
-TOLD: Final = (*ROW, "message", "cause")
-"""The columns of a step without message and cause, and with them."""
+STEP: Final = ("run", *TOLD[1:])
+"""The columns of a step."""
 
-RUN: Final = ("run", "run_id", "root_run_id", "created_at")
-"""The columns in which a run differs from its siblings."""
+PENDING_STEP, RUNNING_STEP, COMPLETED_STEP = (
+    Form(
+        ("run", *WHEN[1:]),
+        (("type", kind.value), ("name", kind.value.capitalize()), ("attempt", attempt)),
+    )
+    for kind, attempt in ((PENDING, 0), (RUNNING, 1), (COMPLETED, 1))
+)
+"""The steps that nearly every run makes, and mostly no others."""
+
+FEW: Final = 64
+"""Fewer siblings than that have no statement of their own, where what they share is
+given but once: each statement has to wait for the interpreter's lock."""
+
+ENDS: Final = frozenset(kind.value for kind in TERMINAL)
+"""The types of states that end a run."""
 
 PREFIX_LENGTH: Final = len(new_prefix())
 REMEMBERED: Final = 4096
@@ -75,14 +97,17 @@ class Clerk:
     def write_up(self, page: Page) -> Batch:
         """Return the rows that a page makes; the same ones if it is asked again."""
         batch = Batch()
-        if page.steps:
-            batch.transitions[ROW] = self._keyed(page.steps, STEP_FIELDS)
+        completed = self._keyed(page.completed, len(WHEN))
+        batch.transitions[RUNNING_STEP] = self._keyed(page.begun, len(WHEN))
+        batch.transitions[COMPLETED_STEP] = completed
+        ended = {run: at for run, _, at, _ in each(completed, len(WHEN))}
         for step in each(self._keyed(page.told, len(TOLD)), len(TOLD)):
-            add_row(batch.transitions, TOLD, step)
-        ended = dict(each(self._keyed(page.ended, 2), 2))
+            add_row(batch.transitions, STEP, step)
+            run, _, kind, _, _, _, _, at, _ = step
+            if kind in ENDS:
+                ended[run] = at
         self._runs(batch, page.made, ended)
-        for end in ended.items():
-            batch.ended += end
+        batch.ended += chain.from_iterable(ended.items())
         batch.names += self._keyed(page.named, 2)
         for run, owed in each(page.owed, 2):
             row = self._owed(run, owed)
@@ -97,54 +122,68 @@ class Clerk:
             add_row(batch.definitions, definition._fields, definition)
         return batch
 
+    def _keys(self, run_ids: list[str]) -> list[int]:
+        """Return the keys of runs of this owner."""
+        base, prefix = self._base, PREFIX_LENGTH
+        return [base + int(run_id[prefix:]) for run_id in run_ids]
+
     def _keyed(self, fields: list[Any], width: int) -> list[Any]:
         """Return rows with a run's key in the place of its id, which comes first."""
-        base, prefix = self._base, PREFIX_LENGTH
         keyed = fields.copy()
-        keyed[::width] = [base + int(run_id[prefix:]) for run_id in fields[::width]]
+        keyed[::width] = self._keys(fields[::width])
         return keyed
 
     def _runs(self, batch: Batch, made: list[Any], ended: dict[int, float]) -> None:
         """Write new runs up; those that end in the same batch, with their end."""
-        base, prefix = self._base, PREFIX_LENGTH
-        last: Any = None
-        columns: Columns = ()
-        shared: tuple[Any, ...] = ()
-        for run_id, at, name, definition, lineage, tags, noted in each(made, 7):
-            origin = (definition, lineage, tags)
-            if origin != last:  # nearly always another child of the same parent
-                columns, shared = self._origin(*origin)
-                last = origin
-            run = base + int(run_id[prefix:])
-            given = columns
-            fields = (run, run_id, lineage.root_id if lineage else run_id, at, *shared)
-            parameters = parameters_of(definition, noted)
-            if parameters is not None:
-                given += ("parameters",)
-                fields += (parameters,)
-            if run in ended:
-                given += ("ended_at",)
-                fields += (ended.pop(run),)
-            if name is not None:
-                given += ("name",)
-                fields += (name,)
-            batch.runs.setdefault(given, []).extend(fields)
+        width = len(MADE)
+        runs = self._keys(made[::width])
+        sequences, times, clocks = made[1::width], made[2::width], made[3::width]
+        batch.transitions[PENDING_STEP] = weave(runs, sequences, times, clocks)
+        ends = [ended.pop(run, None) for run in runs]
+        have_ended = [at is not None for at in ends]
+        origins = (made[5::width], made[6::width], made[7::width], have_ended)
+        start = 0
+        for _, siblings in groupby(zip(*origins, strict=True)):
+            end = start + sum(1 for _ in siblings)
+            part = made[start * width : end * width]
+            self._siblings(batch.runs, runs[start:end], part, ends[start:end])
+            start = end
+
+    def _siblings(
+        self, rows: Rows, runs: list[int], made: list[Any], ends: list[float | None]
+    ) -> None:
+        """Write up runs from one place, of which all have ended or none has."""
+        ids, _, created, _, names, _, _, _, noted = (
+            made[field :: len(MADE)] for field in range(len(MADE))
+        )
+        definition, lineage, tags = made[5:8]
+        columns = {"run": runs, "run_id": ids, "created_at": created}
+        if lineage is None:
+            columns["root_run_id"] = ids
+        shared = self._origin(definition, lineage, tags)
+        if len(runs) < FEW:
+            columns |= {name: [value] * len(runs) for name, value in shared.items()}
+            shared = {}
+        parameters = parameters_of(definition, noted)
+        unsure = {"name": names, "parameters": parameters, "ended_at": ends}
+        add_columns(rows, columns, unsure, tuple(shared.items()))
 
     def _origin(
         self, definition: Any, lineage: Lineage | None, tags: frozenset[str]
-    ) -> tuple[Columns, tuple[Any, ...]]:
-        """Return the columns of runs from one place, and the values they share."""
+    ) -> dict[str, Any]:
+        """Return what runs from one place have in common."""
         given: dict[str, Any] = {
             "owner": self._owner,
             "definition": self._definition(definition),
         }
         if lineage is not None:
+            given["root_run_id"] = lineage.root_id
             given["parent_run_id"] = lineage.parent_id
             if lineage.flow_run_id is not None:
                 given["flow_run_id"] = lineage.flow_run_id
         if tags:
             given["tags"] = json.dumps(sorted(tags))
-        return (*RUN, *given), tuple(given.values())
+        return given
 
     def _definition(self, definition: Any) -> int:
         hooks = definition.hooks

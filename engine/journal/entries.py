@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from json.encoder import encode_basestring_ascii
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from engine.actors.lane import Commit
-from engine.states import StateType
 
 if TYPE_CHECKING:
     from engine.actors.lane import Lane, Owed
@@ -24,16 +23,25 @@ if TYPE_CHECKING:
     from engine.hooks import HookOutcome
     from engine.journal.exceptions import JournalError
 
-STEP: Final = ("run_id", "sequence", "type", "name", "attempt", "entered_at", "clock")
-"""The fields of a step without message and cause, as most are."""
+MADE: Final = (
+    "run_id",
+    "sequence",
+    "entered_at",
+    "clock",
+    "name",
+    "definition",
+    "lineage",
+    "tags",
+    "arguments",
+)
+"""The fields of a new run and of its step to Pending; what `note` said of the
+arguments comes last."""
 
-STEP_FIELDS: Final = len(STEP)
+WHEN: Final = ("run_id", "sequence", "entered_at", "clock")
+"""The fields of a step whose place says all else of it, as that of most does."""
 
-TYPES: Final = {kind: kind.value for kind in StateType}
-"""What is written of a type, since asking a member for its value takes longer."""
-
-NAMES: Final = {kind: kind.value.capitalize() for kind in StateType}
-"""What a state is called that says nothing but its type."""
+TOLD: Final = (*WHEN[:2], "type", "name", "message", "cause", "attempt", *WHEN[2:])
+"""The fields of any other step."""
 
 ENCODER: Final = json.JSONEncoder(allow_nan=False)
 
@@ -83,15 +91,15 @@ class Page:
 
     All but the last two are flat lists, one entry's fields after another's: thousands
     of small tuples beside a busy loop keep the garbage collector walking over all that
-    is alive.
+    is alive. The three steps that nearly every run makes have lists of their own, so
+    that nobody has to write down, nor to read, what they have in common.
 
     Attributes:
         commit: What those have who wait for it to be on disk.
-        steps: Steps of runs, as `STEP`.
-        told: Steps with a message or a cause: as `STEP`, then the two.
-        ended: Runs that have ended: id and time.
-        made: Runs that are new: id, time, name, definition, lineage, tags, and what
-            `note` said of their arguments.
+        made: Runs that are new, and so Pending, as `MADE`.
+        begun: Steps to Running of the first attempt, as `WHEN`.
+        completed: Steps to Completed of the first attempt, as `WHEN`.
+        told: All other steps, as `TOLD`.
         named: Runs whose name was made by a template: id and name.
         owed: Runs whose steps owe hooks, each followed by its hook.
         hooks: What became of hooks.
@@ -100,24 +108,24 @@ class Page:
     """
 
     __slots__ = (
-        "ended",
+        "begun",
+        "commit",
+        "completed",
         "hooks",
         "lanes",
         "made",
         "named",
-        "commit",
         "owed",
-        "steps",
         "told",
         "wakes",
     )
 
     def __init__(self) -> None:
         self.commit = Commit()
-        self.steps: list[Any] = []
-        self.told: list[Any] = []
-        self.ended: list[Any] = []
         self.made: list[Any] = []
+        self.begun: list[Any] = []
+        self.completed: list[Any] = []
+        self.told: list[Any] = []
         self.named: list[Any] = []
         self.owed: list[Any] = []
         self.hooks: list[Ended | Begun | Parked] = []
@@ -131,8 +139,9 @@ class Page:
             wake()
 
     def __len__(self) -> int:
-        told = len(self.told) // (STEP_FIELDS + 2)
-        return len(self.steps) // STEP_FIELDS + told + len(self.hooks)
+        plain = len(self.begun) + len(self.completed)
+        others = len(self.made) // len(MADE) + len(self.told) // len(TOLD)
+        return plain // len(WHEN) + others + len(self.hooks)
 
 
 def note(run: RunActor) -> Any:
@@ -149,14 +158,27 @@ def note(run: RunActor) -> Any:
     return run.args
 
 
-def parameters_of(definition: Any, noted: Any) -> str | None:
-    """Return a run's parameters as JSON; None if they cannot be written so."""
-    if noted.__class__ is not tuple:
-        return noted  # type: ignore[no-any-return]
+def parameters_of(definition: Any, noted: list[Any]) -> list[str | None]:
+    """Return siblings' parameters as JSON; None for those that cannot be written so."""
     binder = definition.binder
-    if len(noted) == len(binder.names) == binder.most:
-        return encode_plain(binder.names, noted)
-    return encode(binder.parameters(noted, {}))
+    width = len(binder.names)
+    if width == binder.most and all_are_rows(noted, width):
+        try:
+            texts = encode_plain(binder.names, noted)
+        except ValueError:
+            pass  # one is not a number, or infinite: JSON has no such thing
+        else:
+            if max(map(len, texts)) <= MOST_CHARACTERS:
+                return [*texts]
+    return [
+        encode(binder.parameters(one, {})) if one.__class__ is tuple else one
+        for one in noted
+    ]
+
+
+def all_are_rows(noted: list[Any], width: int) -> bool:
+    """Whether what was noted are nothing but values, so many of each."""
+    return set(map(type, noted)) == {tuple} and set(map(len, noted)) == {width}
 
 
 def encode(parameters: dict[str, Any]) -> str | None:
@@ -167,22 +189,28 @@ def encode(parameters: dict[str, Any]) -> str | None:
         return None
 
 
-def encode_plain(names: tuple[str, ...], values: tuple[Any, ...]) -> str | None:
-    """Do so for values that are all plain."""
-    try:
-        parts = [
-            label + PLAIN[value.__class__](value)
-            for label, value in zip(labels(names), values, strict=True)
-        ]
-    except ValueError:
-        return None  # not a number, or infinite: JSON has no such thing
-    return limited(f"{{{', '.join(parts)}}}")
+def encode_plain(names: tuple[str, ...], rows: list[tuple[Any, ...]]) -> list[str]:
+    """Do so for rows of values that are all plain, column by column."""
+    if not names:
+        return ["{}"] * len(rows)
+    # Not by zip(*rows): that makes an iterator for each row, all of them at once.
+    columns = [plain_texts([row[i] for row in rows]) for i in range(len(names))]
+    return list(map(template(names).__mod__, zip(*columns, strict=True)))
+
+
+def plain_texts(column: list[Any]) -> Iterable[str]:
+    """Return plain values as JSON."""
+    kinds = set(map(type, column))
+    if len(kinds) == 1:
+        return map(PLAIN[kinds.pop()], column)
+    return [PLAIN[value.__class__](value) for value in column]
 
 
 @functools.lru_cache(1024)
-def labels(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Return names as the keys of a JSON object."""
-    return tuple(f"{encode_basestring_ascii(name)}: " for name in names)
+def template(names: tuple[str, ...]) -> str:
+    """Return a JSON object with a place for each value, as ``%`` fills it."""
+    keys = (encode_basestring_ascii(name).replace("%", "%%") for name in names)
+    return f"{{{', '.join(f'{key}: %s' for key in keys)}}}"
 
 
 def limited(text: str) -> str | None:

@@ -10,28 +10,20 @@ called, a run has ended) waits for its page's commit.
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Final
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
 
 from engine.actors.broadcast import Buffer, BufferStatistics
 from engine.actors.lane import Lane
-from engine.journal.entries import (
-    NAMES,
-    STEP_FIELDS,
-    TYPES,
-    Begun,
-    Ended,
-    Page,
-    Parked,
-    note,
-)
-from engine.states import RUNNING, TERMINAL, StateType
+from engine.journal.entries import WHEN, Begun, Ended, Page, Parked, note
+from engine.states import COMPLETED, RUNNING, TERMINAL
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
 
     from engine.actors.broadcast import Broadcast, Entry
     from engine.actors.hook import HookActor
@@ -41,12 +33,19 @@ if TYPE_CHECKING:
     from engine.hooks import HookOutcome
     from engine.journal.clerk import Clerk
     from engine.journal.exceptions import JournalError
-    from engine.states import StateType
+    from engine.states import State, StateType
 
 MOST_BUFFERED: Final = 65_536
 """Steps, of two hundred bytes, that may wait to be written before runs have to. So many
 because a busy loop seldom leaves the writer the interpreter's lock, and each run that
 waits for room costs more than it takes to write its steps."""
+
+MOST_BEGUN: Final = MOST_BUFFERED // 2
+"""Runs that may begin meanwhile: nearly all of them make two steps from then on."""
+
+USUAL_NAME: Final = sys.intern("Completed")
+"""What a Completed state is called that a user has not made. It is told by identity: a
+user's name may be of a class of its own, whose ``==`` is not for us to call."""
 
 
 class Recorder(Buffer):
@@ -64,6 +63,7 @@ class Recorder(Buffer):
         "_asleep",
         "_bell",
         "_hooks",
+        "_let",
         "_lock",
         "_page",
         "clerk",
@@ -74,11 +74,12 @@ class Recorder(Buffer):
     )
 
     clerk: Clerk
-    # The page's steps, where a subscriber's buffer has transitions.
+    # Where a subscriber's buffer has transitions: the page's steps of runs that have
+    # begun, since that is what they wait with when there is no room.
     items: Any
 
     def __init__(self, broadcast: Broadcast, hooks: HookActor) -> None:
-        super().__init__(broadcast, MOST_BUFFERED * STEP_FIELDS, "block")
+        super().__init__(broadcast, MOST_BEGUN * len(WHEN), "block")
         self._lock = broadcast.lock
         self._hooks = hooks
         self._bell: SimpleQueue[None] = SimpleQueue()
@@ -96,30 +97,30 @@ class Recorder(Buffer):
         """What takes what is published; the broadcast asks for it once."""
         return self._record
 
-    def _record(self, entry: Entry) -> None:
+    def _record(self, entry: Any) -> None:
         """Take a step of a run together with the hooks that it owes."""
         run, previous, state, sequence = entry
-        kind, at, page = run.state_type, run.entered, self._page
+        page = self._page
         if self.closed:
-            self._lose(run, kind)
+            self._lose(run, run.state_type)
             return
-        message = cause = None
-        if isinstance(state, StateType):
-            name = NAMES[state]
-        else:
-            name, message, cause = state.name, state.message, state.cause
-        step = (run.id, sequence, TYPES[kind], name, run.attempt, at, time.monotonic())
-        if message is None and cause is None:
-            self.items += step
-        else:
-            page.told += (*step, message, cause)
         if previous is None:
-            self._note_run(run)
-        elif kind in TERMINAL:
-            page.ended += (run.id, at)
-        elif kind is RUNNING and run.definition.options.run_name is not None:
-            page.named += (run.id, run.name)
-        if run.lane is not None or run.parent is None or run.definition.hooks.by_kind:
+            self._note_run(run, sequence)
+        elif state is RUNNING:  # the type alone, so it is the first attempt
+            page.begun += (run.id, sequence, run.entered, run.clock_started)
+            if run.definition.options.run_name is not None:
+                page.named += (run.id, run.name)
+        elif (
+            run.state_type is COMPLETED
+            and run.attempt == 1
+            and state.name is USUAL_NAME
+            and state.message is None
+            and state.cause is None
+        ):
+            page.completed += (run.id, sequence, run.entered, monotonic())
+        else:
+            self._note_step(run, state, sequence)
+        if run.lane is not None or run.definition.hooks.by_kind:
             self._hold_back(run, sequence)
         if self._asleep:
             self._wake()
@@ -257,20 +258,38 @@ class Recorder(Buffer):
 
     def _begin_page(self) -> None:
         self._page = Page()
-        self.items = self._page.steps
+        self.items = self._page.begun
+        self._let = 0
 
-    def _note_run(self, run: RunActor) -> None:
+    def _note_run(self, run: RunActor, sequence: int) -> None:
         definition = run.definition
         # A flow's name is made up when it is first asked for; now is the time.
         name = run.name if definition.kind == "flow" else run._name
         self._page.made += (
             run.id,
+            sequence,
             run.created,
+            monotonic(),
             name,
             definition,
             run.lineage,
             run.tags,
             note(run),
+        )
+        if run.parent is None:
+            self._hooks.track(run)  # from now on it has a lane
+
+    def _note_step(self, run: RunActor, state: State[Any], sequence: int) -> None:
+        self._page.told += (
+            run.id,
+            sequence,
+            run.state_type.value,
+            state.name,
+            state.message,
+            state.cause,
+            run.attempt,
+            run.entered,
+            monotonic(),
         )
 
     def _hold_back(self, run: RunActor, sequence: int) -> None:
@@ -288,8 +307,10 @@ class Recorder(Buffer):
 
     def _let_in(self) -> None:
         """Let as many runs go on as there is room for."""
-        room = (self.size - len(self.items)) // STEP_FIELDS
-        for _ in range(min(room, len(self.writers))):
+        # Those let in before may not have begun yet.
+        taken = max(len(self.items) // len(WHEN), self._let)
+        for _ in range(min(self.size // len(WHEN) - taken, len(self.writers))):
+            self._let += 1
             self.writers.popleft()()
 
     def _add(self, entry: Ended | Begun | Parked, lane: Lane | None = None) -> None:

@@ -7,6 +7,8 @@ differences of the monotonic clock.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import repeat
+from operator import is_
 from typing import Any, Literal, NamedTuple
 
 import attrs
@@ -163,8 +165,23 @@ class OwedHook(NamedTuple):
 
 
 Columns = tuple[str, ...]
-Rows = dict[Columns, list[Any]]
-"""Rows of one kind, by the columns that they have: their fields, one row after another.
+Shared = tuple[tuple[str, Any], ...]
+
+
+class Form(NamedTuple):
+    """What rows have in common.
+
+    Attributes:
+        columns: The columns in which they differ.
+        shared: The other ones, each with the value that all of them have.
+    """
+
+    columns: Columns
+    shared: Shared = ()
+
+
+Rows = dict[Form, list[Any]]
+"""Rows of one kind, by what they have in common: their fields, one row after another.
 
 What is None is left out, since a database takes longer over one than over ten numbers.
 And there are no lists of rows: thousands of small tuples beside a busy loop keep the
@@ -172,14 +189,49 @@ garbage collector walking over everything that the loop has alive.
 """
 
 
-def add_row(rows: Rows, columns: Columns, row: Sequence[Any]) -> None:
+def add_row(
+    rows: Rows, columns: Columns, row: Sequence[Any], shared: Shared = ()
+) -> None:
     """Add a row, any of whose fields may be None."""
     given = [
         (c, value) for c, value in zip(columns, row, strict=True) if value is not None
     ]
-    rows.setdefault(tuple(name for name, _ in given), []).extend(
-        value for _, value in given
-    )
+    form = Form(tuple(name for name, _ in given), shared)
+    rows.setdefault(form, []).extend(value for _, value in given)
+
+
+def add_columns(
+    rows: Rows, sure: dict[str, Any], unsure: dict[str, Any], shared: Shared = ()
+) -> None:
+    """Add rows that are given by column.
+
+    Args:
+        rows: Where to.
+        sure: Columns without None.
+        unsure: Columns any of whose fields may be None.
+        shared: What all of them have in common.
+    """
+    size = len(next(iter(sure.values())))
+    # By identity: a name may be of a class of the user's, with an == of its own.
+    missing = {
+        name: sum(map(is_, column, repeat(None))) for name, column in unsure.items()
+    }
+    given = sure | {name: unsure[name] for name in unsure if missing[name] < size}
+    columns = tuple(given)
+    if set(missing.values()) <= {0, size}:
+        form = Form(columns, shared)
+        rows.setdefault(form, []).extend(weave(*given.values()))
+    else:
+        for row in zip(*given.values(), strict=True):
+            add_row(rows, columns, row, shared)
+
+
+def weave(*columns: list[Any]) -> list[Any]:
+    """Return the fields of rows that are given by column, one row after another."""
+    woven = [None] * sum(map(len, columns))
+    for place, column in enumerate(columns):
+        woven[place :: len(columns)] = column
+    return woven
 
 
 @attrs.define(eq=False)

@@ -124,7 +124,7 @@ class SQLiteJournal(Journal):
             self._write(partial(set_column, "runs", "name"), 2, batch.names)
             self._write(partial(set_column, "runs", "ended_at"), 2, batch.ended)
             self._write(count_recoveries, 3, batch.begun)
-            for columns, fields in batch.outcomes.items():
+            for (columns, _), fields in batch.outcomes.items():
                 self._write(partial(note_outcomes, columns), len(columns), fields)
 
     def reopen(self) -> None:
@@ -252,14 +252,21 @@ class SQLiteJournal(Journal):
     # Writing.
 
     def _insert(self, table: str, rows: Rows) -> None:
-        for columns, fields in rows.items():
-            self._write(partial(insert, table, columns), len(columns), fields)
+        for (columns, shared), fields in rows.items():
+            names = tuple(name for name, _ in shared)
+            values = [value for _, value in shared]
+            statement = partial(insert, table, columns, names)
+            self._write(statement, len(columns), fields, values)
 
     def _write(
-        self, statement: Callable[[int], str], width: int, fields: list[Any]
+        self,
+        statement: Callable[[int], str],
+        width: int,
+        fields: list[Any],
+        shared: Sequence[Any] = (),
     ) -> None:
         for rows, piece in pieces(fields, width):
-            self._file.execute(statement(rows), piece)
+            self._file.execute(statement(rows), [*shared, *piece])
 
     def _outdated(self) -> tuple[str, tuple[Any, ...]]:
         conditions, values = [], []

@@ -54,14 +54,24 @@ def marks(rows: int, width: int) -> str:
 
 
 @functools.lru_cache(1024)
-def insert(table: str, columns: Columns, rows: int) -> str:
+def insert(table: str, columns: Columns, shared: Columns, rows: int) -> str:
     """Return a statement that inserts rows which may be there already.
 
     A batch that failed halfway into its commit is written again.
+
+    Args:
+        table: Where to.
+        columns: Those in which the rows differ.
+        shared: Those whose values all rows have; these are given first, and only once.
+        rows: How many.
     """
-    values = marks(rows, len(columns))
-    names = ", ".join(columns)
-    return f"INSERT INTO {table} ({names}) VALUES {values} ON CONFLICT DO NOTHING"
+    given = [f"column{i}" for i in range(1, len(columns) + 1)]
+    fields = ", ".join([*"?" * len(shared), *given])
+    return (
+        f"INSERT INTO {table} ({', '.join(shared + columns)})"
+        f" SELECT {fields} FROM (VALUES {marks(rows, len(columns))})"
+        " WHERE true ON CONFLICT DO NOTHING"  # a SELECT needs a WHERE before an ON
+    )
 
 
 @functools.lru_cache(256)
