@@ -39,6 +39,7 @@ class InContext:
             try:
                 yielded = run(step, *value)
             except StopIteration as stop:
+                del self, run, steps, step  # see engine.tracebacks
                 return stop.value
             finally:
                 value = ()  # the traceback of an error in it refers to this frame

@@ -117,24 +117,30 @@ class TrioDispatcher(TrioWaiter, HookCaller, Starter):
         giving the loop its turn needs none of its own. Where bodies do wait, only the
         first of each turn comes here, to see whether they still do.
         """
-        task = trio.lowlevel.current_task()
         waits = False
 
         def keep() -> None:
             # This task is from now on the task of the run that has to wait.
             nonlocal waits
             waits, self._shares_tasks = True, False
-            task.name = run.definition.name
             self._start_tasks(due)
 
+        task = trio.lowlevel.current_task()
         try:
             with self._reused_scopes(task):
                 while due:
-                    perform, run, context = due.popleft(), due.popleft(), due.popleft()
-                    await InContext(context, perform(run, self), keep)
+                    await self._next(due, task, keep)
         finally:
             self._start_tasks(due)
         self._shares_tasks = self._shares_tasks or not waits
+
+    def _next(
+        self, due: deque[Any], task: trio.lowlevel.Task, keep: Callable[[], None]
+    ) -> InContext:
+        """Return what performs the next run; it alone keeps it."""
+        perform, run, context = due.popleft(), due.popleft(), due.popleft()
+        task.name = run.definition.name
+        return InContext(context, perform(run, self), keep)
 
     def _start_tasks(self, due: deque[Any]) -> None:
         while due:
