@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from engine.actors import messages as m
 from engine.actors.body import perform
 from engine.actors.run import RunActor
+from engine.actors.supervisor import lose_worker
 from engine.context import CURRENT, IN_HOOK, TAGS
 from engine.dispatch.caller import drive
 from engine.dispatch.here import running_backend
@@ -187,7 +188,8 @@ def start(engine: Engine, run: RunActor) -> None:
     if run.definition.is_async:
         engine.loops.at(run.site).spawn(perform, run)
     else:
-        engine.threads.submit(partial(work, engine, run, copy_context()))
+        call = partial(work, engine, run, copy_context())
+        engine.threads.submit(call, partial(lose, run))
 
 
 def work(engine: Engine, run: RunActor, context: Any) -> None:
@@ -199,6 +201,17 @@ def work(engine: Engine, run: RunActor, context: Any) -> None:
         drive(on.wait_for_lane(run.lane))
     run.driver = None
     del run, context  # see engine.tracebacks
+
+
+def lose(run: RunActor, error: BaseException) -> None:
+    """Do for a run what `work` can do no more: its thread was lost, or never there."""
+    run.engine.worker.leave(run, None)
+    run.driver = None
+    run.send(lose_worker(error))
+    lane = run.lane
+    if lane is not None:
+        lane.is_attended = False  # its hooks were left to the thread
+        run.engine.hooks.go_on((lane,))
 
 
 async def perform_in_place(

@@ -16,9 +16,9 @@ LAYERS = [
     | {"hooks", "options", "binding", "files", "fingerprint"},
     # how runs are seen, and how actors get time and messages
     {"actors.mailbox", "actors.broadcast", "actors.family", "actors.lane", "context"}
-    | {"cache_policies", "definition", "dispatch", "executors.thread", "fanout"}
-    | {"handles", "logging", "registry", "runs", "runtime", "settings", "statistics"}
-    | {"streams", "subscription", "upstream"},
+    | {"cache_policies", "definition", "dispatch", "fanout"}
+    | {"executors.job", "executors.thread", "handles", "logging", "registry", "runs"}
+    | {"runtime", "settings", "statistics", "streams", "subscription", "upstream"},
     {"actors.run", "actors.hook", "actors.supervisor", "executors", "journal"},
     # opens and closes the actor tree, and performs runs in it
     {"actors.body", "calls", "host", "placement", "shutdown"}

@@ -30,7 +30,7 @@ from engine import Engine, Hook, RunHandle, State, Transition, flow, runtime, ta
 from engine.actors.lane import Lane
 from engine.actors.run import RunActor
 from engine.exceptions import CrashedRun
-from engine.executors.thread import Job
+from engine.executors.job import Job
 from engine.testing import virtual_time_options
 
 LARGE = "ENGINE_TESTS_LARGE" in os.environ

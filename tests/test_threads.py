@@ -12,7 +12,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from engine import Engine, as_completed, flow, task, wait
-from engine.executors.thread import Job, ThreadPool, block, lend_place
+from engine.executors.job import Job
+from engine.executors.thread import ThreadPool, block, lend_place
 
 SECONDS = 10
 """How long a test waits for a thread before it fails."""
@@ -32,6 +33,11 @@ def finish(job: Job) -> Any:
     if job.subscribe(done.set):
         assert done.wait(SECONDS)
     return job.result()
+
+
+def away(pool: ThreadPool) -> int:
+    """Return how many threads of a pool have lent their place."""
+    return pool.threads - len(pool._present)
 
 
 @pytest.fixture
@@ -186,6 +192,13 @@ class TestPool:
         assert sorted(made) == [(t, i) for t in range(4) for i in range(100)]
         assert pool.threads <= 2
 
+    def test_two_find_room_for_one_thread(self, pool: ThreadPool) -> None:
+        """Who comes second starts none."""
+        pool._limit = 1
+        assert finish(pool.start(lambda: 1)) == 1
+        pool._start_thread()
+        assert pool.threads == 1
+
 
 class TestLending:
     def test_a_waiting_thread_lends_its_place(self, go_on: threading.Event) -> None:
@@ -198,7 +211,7 @@ class TestLending:
                 return finish(inner) + 1
 
         assert finish(pool.start(outer)) == 3
-        until(lambda: pool._idle == 2 and not pool._away)
+        until(lambda: len(pool._idle) == 2 and not away(pool))
         pool.close()
 
     def test_chains_of_any_length_get_through(self) -> None:
@@ -218,7 +231,7 @@ class TestLending:
     def test_only_threads_of_a_pool_have_a_place(self, pool: ThreadPool) -> None:
         """Lending in the user's own thread changes no pool's count."""
         with lend_place():
-            assert pool._away == 0
+            assert not away(pool)
 
     def test_the_place_comes_back_after_an_error(self, pool: ThreadPool) -> None:
         """A wait that fails does not leave the pool larger for ever."""
@@ -230,7 +243,7 @@ class TestLending:
         for _ in range(3):
             with pytest.raises(OSError):  # noqa: PT011 - raised right above
                 finish(pool.start(fail))
-        assert pool._away == 0
+        assert not away(pool)
 
 
 class Waits(threading.Event):
@@ -321,7 +334,32 @@ class TestAbandoning:
         assert pool.abandoned == 1
         go_on.set()
         until(lambda: not pool.abandoned)
-        until(lambda: pool._idle == 2 and not pool._away)
+        until(lambda: len(pool._idle) == 2 and not away(pool))
+        pool.close()
+
+    def test_a_thread_given_up_while_it_waits_gets_no_place_by_waking_up(
+        self, go_on: threading.Event
+    ) -> None:
+        """It takes none before its call is over."""
+        pool = ThreadPool("test-pool", 1)
+        woken, waits, last = (threading.Event() for _ in range(3))
+
+        def hang() -> None:
+            with lend_place():
+                waits.set()
+                go_on.wait(SECONDS)
+            woken.set()
+            last.wait(SECONDS)
+
+        job = pool.start(hang)
+        assert waits.wait(SECONDS)
+        assert job.abandon()
+        go_on.set()
+        assert woken.wait(SECONDS)
+        assert (pool.abandoned, away(pool)) == (1, 1)
+        assert finish(pool.start(lambda: 1)) == 1
+        last.set()
+        until(lambda: not pool.abandoned and not away(pool))
         pool.close()
 
     def test_a_call_that_has_returned_cannot_be_abandoned(
@@ -339,7 +377,7 @@ class TestAbandoning:
         blocker = pool.start(go_on.wait, SECONDS)
         job = pool.start(called.append, 1)
         assert job.abandon()
-        assert (pool.abandoned, pool._away) == (0, 0)
+        assert (pool.abandoned, away(pool)) == (0, 0)
         go_on.set()
         finish(blocker)
         finish(pool.start(bool))
@@ -395,7 +433,7 @@ class TestStarvation:
         monkeypatch.setattr("engine.host.BODY_THREADS", 2)
         with Engine() as engine:
             yield engine
-            until(lambda: not engine.threads._away)
+            until(lambda: not away(engine.threads))
 
     @pytest.mark.parametrize(
         "wait_for_them",

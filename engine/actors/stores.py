@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from engine.dispatch.base import Dispatcher
-    from engine.executors.thread import Job
+    from engine.executors.job import Job
     from engine.host import Engine
     from engine.results.store import ResultRecord, ResultStore
 

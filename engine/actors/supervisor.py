@@ -87,6 +87,12 @@ def lose(run: RunActor, error: BaseException | None) -> m.Message:
     return m.Lost(name, LAST_WORDS.get(name, unexpected(error)), error)
 
 
+def lose_worker(error: BaseException) -> m.Message:
+    """The body's thread died outside of the body, or there was none to be had."""
+    text = f"Execution was lost with its worker thread: {safe_text(error)}"
+    return m.Lost("worker_lost", text, error)
+
+
 def unexpected(error: BaseException | None) -> str:
     """Describe an exception that has no sentence of its own."""
     text = "" if error is None else safe_text(error)

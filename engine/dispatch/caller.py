@@ -17,6 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from engine.exceptions import HookTimeout
+from engine.executors.job import Job
 from engine.executors.thread import block
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from engine.actors.run import RunActor
     from engine.dispatch.base import Subscribe, Wake
     from engine.dispatch.loop import HookCaller
-    from engine.executors.thread import ThreadPool
+    from engine.executors.thread import Call, Lose, ThreadPool
     from engine.hooks import Hook
 
 
@@ -64,7 +65,24 @@ class CallerDispatcher:
         self, perform: Callable[..., Coroutine[Any, Any, Any]], *args: Any
     ) -> None:
         """Drive ``perform(*args)``, which does not raise, in a hook thread."""
-        self._hook_threads.submit(lambda: drive(perform(*args)))
+        self._hook_threads.submit(*self._service(perform, args))
+
+    def _service(
+        self, perform: Callable[..., Coroutine[Any, Any, Any]], args: tuple[Any, ...]
+    ) -> tuple[Call, Lose]:
+        ended = False
+
+        def serve() -> None:
+            nonlocal ended
+            drive(perform(*args))
+            ended = True
+
+        def lose(error: BaseException) -> None:
+            # Others rely on it; but the thread may have died right after.
+            if not ended:  # pragma: no branch
+                self._hook_threads.put_back(*self._service(perform, args))
+
+        return serve, lose
 
     def enter(self, run: RunActor) -> None:
         """Note that the body begins."""
@@ -78,8 +96,6 @@ class CallerDispatcher:
             if run.interrupts:
                 run.interrupts = 0
                 run.engine.abandoned[run.driver] -= 1
-                if not self.in_place:
-                    self._threads.returned()
         return error
 
     async def withdraw(self, run: RunActor, in_place: bool) -> BaseException | None:
@@ -98,7 +114,7 @@ class CallerDispatcher:
         """Give the body up: its thread is abandoned, and another takes its place."""
         run.engine.abandoned[run.driver] += 1
         if not self.in_place:
-            self._threads.lost()
+            self._threads.abandon(run.driver)
 
     async def wait(
         self, subscribe: Subscribe, unsubscribe: Callable[[Wake], None] | None = None
@@ -199,10 +215,15 @@ class CallerDispatcher:
     async def _call_in_thread(
         self, hook: Hook, timeout: float, fn: Callable[..., Any], *args: Any
     ) -> Any:
-        job = self._hook_threads.start(fn, *args)
+        job = Job(self._hook_threads, fn, args)
         event = threading.Event()
-        if job.subscribe(event.set):
+        job.subscribe(event.set)
+        try:
+            self._hook_threads.submit(job, job.lose)
             block(event, timeout)
+        except BaseException:
+            job.abandon()  # what is said to have failed must not be called later
+            raise
         if not job.is_done and job.abandon():
             raise HookTimeout(hook.name, timeout)
         return job.result()

@@ -908,6 +908,18 @@ TABLE: Final = (
         omits=(ASYNC_ONLY, NOT_ON_TRIO),
     ),
     ExitPath(
+        key="worker_lost",
+        how="its worker thread is lost",
+        states=("Running", "Crashed, cause worker_lost"),
+        hooks=("on_running", "on_crashed"),
+        sees="`CrashedRun`",
+        body=ways.loses_its_thread,
+        omits=(
+            Omission("an async body is on a loop, in nobody's worker", is_async=True),
+            Omission("the thread is the caller's own", entries=(DIRECT, ALONE)),
+        ),
+    ),
+    ExitPath(
         key="terminated",
         how="SIGTERM, and no cancel asked",
         states=("Running", "Crashed, cause terminated"),
@@ -1003,7 +1015,6 @@ TABLE: Final = (
 )
 
 NOT_REACHABLE: Final = {
-    "worker_lost": "threads are not lost, and no executor uses processes or nodes yet",
     "process_lost": "it is written by whoever recovers, from a journal",
 }
 """Causes of the contract that nothing brings about yet, and why."""

@@ -1,10 +1,12 @@
-"""What threads and loops need to meet: an event, a thread beside, signals."""
+"""What threads and loops need to meet: an event, a thread beside, signals, strikes."""
 
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future, InvalidStateError
@@ -13,6 +15,10 @@ from typing import Any
 
 import anyio
 import trio
+
+raise_in = ctypes.pythonapi.PyThreadState_SetAsyncExc
+"""Has an exception raised in a thread at its next step that can be interrupted."""
+raise_in.argtypes = (ctypes.c_ulong, ctypes.py_object)
 
 PATIENCE = 5.0
 """Seconds after which what has not happened is a failure."""
@@ -129,3 +135,21 @@ def send_signal(number: int, taken: Flag) -> None:
         # A main thread that was just about to wait for a lock when the signal came does
         # so before it calls the handler; another signal ends the wait.
         os.kill(os.getpid(), number)
+
+
+def strike(kind: type[BaseException]) -> None:
+    """Have an exception raised in this thread, but not here."""
+    # Python looks for it when a call of a C function has returned. This is none to it.
+    [*map(raise_in, [threading.get_ident()], [kind])]
+
+
+def strike_at(function: Callable[..., Any], kind: type[BaseException]) -> None:
+    """Have an exception raised in this thread as soon as *function* is called here."""
+    code = function.__code__
+
+    def look(frame: Any, event: str, arg: object) -> None:
+        if frame.f_code is code:
+            sys.settrace(None)
+            strike(kind)
+
+    sys.settrace(look)

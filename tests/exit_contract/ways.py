@@ -16,10 +16,11 @@ import anyio
 import anyio.lowlevel
 import trio
 
+from engine.actors.mailbox import Mailbox
 from engine.states import Cancelled, Completed, Crashed, Failed
 
 from .observation import is_cancellation
-from .tools import send_signal
+from .tools import send_signal, strike_at
 
 if TYPE_CHECKING:
     from .stage import Stage
@@ -112,6 +113,11 @@ async def awaits_cancelled_task(stage: Stage, *_: Any) -> Any:
     except asyncio.CancelledError as error:
         stage.error = error
         raise
+
+
+async def loses_its_thread(stage: Stage, *_: Any) -> Any:
+    strike_at(Mailbox.send, SystemExit)  # which is how its run learns of its end
+    return "a value that gets lost"
 
 
 async def returns_completed(stage: Stage, *_: Any) -> Any:
