@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from engine import Engine, Gap, RunHandle, Transition, flow, task
 from engine.actors.broadcast import Broadcast, Buffer
 from engine.exceptions import SubscriberOverflow
-from engine.states import Running
+from engine.states import PENDING, Running
 
 
 @task
@@ -376,7 +376,9 @@ def number_only(run: Any, previous: Any, state: Any, sequence: int) -> Any:
 def publish(broadcast: Broadcast) -> None:
     with broadcast.lock:
         broadcast.sequence += 1
-        if broadcast.tell is not None:
+        if broadcast.keep is not None:
+            broadcast.keep((SOME_RUN, None, SOME_STATE))
+        elif broadcast.tell is not None:
             broadcast.tell((SOME_RUN, None, SOME_STATE, broadcast.sequence))
 
 
@@ -413,6 +415,63 @@ def test_a_buffer_behaves_like_its_model(
         else:
             assert buffer.take() == (model.popleft() if model else None)
     assert len(buffer.items) <= (sequence if overflow == "block" else size)
+
+
+def number_and_content(run: Any, previous: Any, state: Any, sequence: int) -> Any:
+    """Stand for a transition by its number, and by what was published as such."""
+    return sequence, run if state is PENDING else state
+
+
+@given(
+    actions=st.lists(
+        st.tuples(
+            st.sampled_from(["publish", "begin", "owe", "subscribe", "take", "close"]),
+            st.integers(0, 3),
+            st.sampled_from(["block", "drop_oldest", "fail"]),
+        ),
+        max_size=60,
+    )
+)
+def test_every_reader_sees_the_numbers_that_were_given(actions: list[Any]) -> None:
+    """Whoever else reads, came later or has gone, and however a step was published."""
+    broadcast: Any = Broadcast(RLock(), number_and_content)
+    seen: dict[Buffer, int] = {}
+
+    def take_from(reader: Buffer) -> bool:
+        item: Any = None if reader.error else reader.take()
+        if isinstance(item, Gap):
+            seen[reader] += item.missed
+        elif item is not None:
+            seen[reader] += 1
+            assert item == (seen[reader], seen[reader])
+        return item is not None
+
+    for action, number, overflow in actions:
+        reader = list(seen)[number % len(seen)] if seen else None
+        if action == "subscribe":
+            seen[broadcast.subscribe(number + 1, overflow)] = broadcast.sequence
+        elif action == "take" and reader:
+            reader.await_item(lambda: None)
+            take_from(reader)
+        elif action == "close" and reader:
+            reader.close()
+        else:
+            publish_content(broadcast, action)
+    for reader in seen:
+        while take_from(reader):
+            pass
+
+
+def publish_content(broadcast: Any, action: str) -> None:
+    """Publish a run's first step, or another, whose content is its number."""
+    broadcast.sequence = number = broadcast.sequence + 1
+    step = (number, None, PENDING) if action == "begin" else (None, None, number)
+    if action == "owe":
+        broadcast.owe((*step, number))
+    elif broadcast.keep is not None:
+        broadcast.keep(number if action == "begin" else step)
+    elif broadcast.tell is not None:
+        broadcast.tell((*step, number))
 
 
 @pytest.mark.usefixtures("hectic")
@@ -453,8 +512,10 @@ def test_taking_excludes_publishing() -> None:
 
     broadcast = Broadcast(Spy(), number_only)
     buffer = Buffer(broadcast, 1, "drop_oldest")
-    for sequence in (1, 2):
-        buffer.put((SOME_RUN, None, SOME_STATE, sequence))
+    assert buffer.keep is not None
+    for _ in range(2):
+        broadcast.sequence += 1
+        buffer.keep((SOME_RUN, None, SOME_STATE))
     assert buffer.take() == Gap(1)
     assert taken == [True, False]
 

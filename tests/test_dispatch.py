@@ -257,14 +257,9 @@ def test_ctrl_c_on_trio_leaves_no_transition_half_done() -> None:
     """Trio raises it at a checkpoint, not amid a run's steps; bodies are not kept."""
     protected: list[bool] = []
 
-    def note(*_: Any) -> bool:
-        protected.append(trio.lowlevel.currently_ki_protected())
-        return False
-
     class Witness(Buffer):
-        @property
-        def put(self) -> Any:
-            return note
+        def put(self, entry: Any) -> None:
+            protected.append(trio.lowlevel.currently_ki_protected())
 
     @task
     async def body() -> bool:
@@ -276,7 +271,7 @@ def test_ctrl_c_on_trio_leaves_no_transition_half_done() -> None:
 
     async def main() -> list[bool]:
         async with Engine() as engine:
-            engine.broadcast.attach(Witness(engine.broadcast, 1, "drop_oldest"))
+            engine.broadcast.attach(Witness(engine.broadcast, 1, "fail"))
             return await parent()
 
     assert trio.run(main) == [False, False]

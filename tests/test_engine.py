@@ -1172,6 +1172,5 @@ async def test_a_state_may_change_while_it_is_looked_at() -> None:
             seen.append(looked_at(handle, step))
             handle.cancel()
             assert (await handle.join()).is_cancelled()
-    assert seen[0] == "Cancelled"
     assert seen[-1] == "Pending"
     assert set(seen) == {"Cancelled", "Pending"}

@@ -1401,17 +1401,13 @@ async def test_a_server_that_is_cancelled_before_it_begins_loses_no_hook() -> No
         delivered.append(run.id)
 
     class Saboteur(Buffer):
-        @property
-        def put(self) -> Any:
-            return self.cancel_what_is_new
-
-        def cancel_what_is_new(self, entry: Any) -> None:
+        def put(self, entry: Any) -> None:
             if entry[0].state.is_completed():
                 cancelled.extend(one.cancel() for one in asyncio.all_tasks() - known)
                 known.update(asyncio.all_tasks())
 
     async with Engine() as engine:
-        engine.broadcast.attach(Saboteur(engine.broadcast, 1, "drop_oldest"))
+        engine.broadcast.attach(Saboteur(engine.broadcast, 1, "fail"))
         handles = [body.submit() for _ in range(10)]
         known = asyncio.all_tasks()
         with anyio.fail_after(SECONDS):

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import attrs
 
 from engine.exceptions import SubscriberOverflow
+from engine.states import PENDING
 
 if TYPE_CHECKING:
     from engine.actors.run import RunActor
@@ -27,11 +28,14 @@ if TYPE_CHECKING:
 
 Overflow = Literal["block", "drop_oldest", "fail"]
 Wake = Callable[[], None]
+Step = tuple["RunActor", "State[Any] | StateType | None", "State[Any] | StateType"]
+"""The run, the state it left, and the one it entered. Of a state that says nothing but
+its type, the type; see `RunActor.plain_state`."""
+
 Entry = tuple[
     "RunActor", "State[Any] | StateType | None", "State[Any] | StateType", int
 ]
-"""What is published: the run, the state it left, the one it entered, the number. Of a
-state that says nothing but its type, the type; see `RunActor.plain_state`."""
+"""What is published: a step and its number."""
 
 
 @attrs.frozen
@@ -65,17 +69,25 @@ class BufferStatistics:
 class Buffer:
     """One subscriber's part of the broadcast; used under the broadcast's lock.
 
-    It holds what was published as it came; transitions are made for those who read.
+    It holds what was published as it came; transitions are made for those who read. It
+    gets every step, so a step's number follows from its place.
+
+    Attributes:
+        keep: What takes what is published, where that is a bare append: a `Step`, or a
+            run alone that is new. None where it is `put`. A reader that is behind costs
+            the others no more than that, and the memory of what it keeps.
     """
 
     __slots__ = (
         "_broadcast",
         "_dropped",
+        "_end",
         "_next",
         "_reader",
         "closed",
         "error",
         "items",
+        "keep",
         "overflow",
         "size",
         "writers",
@@ -86,24 +98,24 @@ class Buffer:
         self.size = size
         self.overflow: Overflow = overflow
         drops = overflow == "drop_oldest"
-        self.items: deque[Entry] = deque(maxlen=size if drops else None)
+        self.items: deque[Step | RunActor] = deque(maxlen=size if drops else None)
+        self.keep: Callable[[Step | RunActor], object] | None = None
+        if overflow != "fail":
+            self.keep = self.items.append
         # The sequence number of what is read next, if nothing was dropped before it.
         self._next = broadcast.sequence + 1
+        # The number of the last step that it gets; None while it gets more.
+        self._end: int | None = None
         self._dropped = 0
         self.closed = False
         self.error: Exception | None = None
         self._reader: Wake | None = None
         self.writers: deque[Wake] = deque()
 
-    @property
-    def put(self) -> Callable[[Entry], object]:
-        """What takes what is published; the broadcast asks for it once."""
-        # A reader that is behind costs the others no more than an append.
-        return self._put_or_fail if self.overflow == "fail" else self.items.append
-
-    def _put_or_fail(self, entry: Entry) -> None:
+    def put(self, entry: Entry) -> None:
+        """Take what is published, where there is no `keep`."""
         if len(self.items) < self.size:
-            self.items.append(entry)
+            self.items.append(entry[:3])
         else:
             self.error = SubscriberOverflow(self.size)
             self.close()
@@ -120,16 +132,20 @@ class Buffer:
                 self._dropped += missed
                 self._next += missed
                 return Gap(missed)
+            item, sequence = self.items.popleft(), self._next
             self._next += 1
-            entry = self.items.popleft()
             if self.writers:
                 self.pass_turn()
-            return self._broadcast.make(*entry)
+            step = item if isinstance(item, tuple) else (item, None, PENDING)
+            return self._broadcast.make(*step, sequence)
 
     @property
     def _missed(self) -> int:
         """How many transitions were dropped before the next one."""
-        return self.items[0][-1] - self._next if self.items else 0
+        if not self.items:
+            return 0
+        end = self._broadcast.sequence if self._end is None else self._end
+        return end - len(self.items) + 1 - self._next
 
     def await_item(self, wake: Wake) -> bool:
         """Have *wake* called at the next item or at the end; False if there is one."""
@@ -171,7 +187,8 @@ class Buffer:
     def close(self) -> None:
         """Take nothing more; let everybody who waits go on."""
         with self._broadcast.lock:
-            self.closed = True
+            if not self.closed:
+                self.closed, self._end = True, self._broadcast.sequence
             self._broadcast.remove(self)
             self.wake_reader()
             while self.writers:
@@ -179,12 +196,13 @@ class Buffer:
 
     def statistics(self) -> BufferStatistics:
         """Return how full the buffer is and what it lost."""
-        return BufferStatistics(
-            buffered=len(self.items),
-            buffer=self.size,
-            dropped=self._dropped + self._missed,
-            overflow=self.overflow,
-        )
+        with self._broadcast.lock:
+            return BufferStatistics(
+                buffered=len(self.items),
+                buffer=self.size,
+                dropped=self._dropped + self._missed,
+                overflow=self.overflow,
+            )
 
     def wake_reader(self) -> None:
         """Let the reader go on, if it waits for an item."""
@@ -203,19 +221,23 @@ class Broadcast:
     Attributes:
         sequence: Number of the last transition. Runs count it up themselves, since
             mostly there is nothing else to do.
-        tell: What takes a transition that owes no hook of its run; None while nobody
-            listens. Beside a single reader that is behind, it is a bare append.
+        keep: What takes a step while nothing but a single reader, who is behind, is to
+            be told; see `Buffer.keep`.
+        tell: What takes a transition that owes no hook of its run otherwise; None while
+            nobody listens.
         blocking: Buffers that runs have to wait for before their next step.
         on_owed: Called for transitions that owe hooks; the hook actor's inbox.
         owes_always: Whether every transition owes a hook, as an engine's own do.
     """
 
     __slots__ = (
+        "_keeps",
         "_puts",
         "_sleepers",
         "blocking",
         "buffers",
         "is_closed",
+        "keep",
         "lock",
         "make",
         "on_owed",
@@ -232,6 +254,7 @@ class Broadcast:
         self.sequence = 0
         self.buffers: tuple[Buffer, ...] = ()
         self._puts: tuple[Callable[[Entry], object], ...] = ()
+        self._keeps: tuple[Callable[[Step | RunActor], object], ...] = ()
         self.blocking: tuple[Buffer, ...] = ()
         # Buffers whose readers wait for an item.
         self._sleepers: list[Buffer] = []
@@ -248,6 +271,8 @@ class Broadcast:
     def _give(self, entry: Entry) -> None:
         for put in self._puts:
             put(entry)
+        for keep in self._keeps:
+            keep(entry[:3])
         if self._sleepers:
             sleepers, self._sleepers = self._sleepers, []
             for buffer in sleepers:
@@ -260,11 +285,17 @@ class Broadcast:
         self._choose_tell()
 
     def _choose_tell(self) -> None:
-        self.tell: Callable[[Entry], object] | None = self._give
+        """Choose the least that does for what owes no hook of its run."""
+        self.keep: Callable[[Step | RunActor], object] | None = None
+        self.tell: Callable[[Entry], object] | None = None
         if self.owes_always:
             self.tell = self.owe
-        elif not self._sleepers and len(self._puts) < 2:
-            self.tell = self._puts[0] if self._puts else None
+        elif self._sleepers or len(self.buffers) > 1:
+            self.tell = self._give
+        elif self._puts:
+            self.tell = self._puts[0]
+        elif self._keeps:
+            self.keep = self._keeps[0]
 
     def subscribe(self, size: int, overflow: Overflow) -> Buffer:
         """Add a reader that sees every transition from now on."""
@@ -286,7 +317,8 @@ class Broadcast:
     def _serve(self, *buffers: Buffer) -> None:
         self.buffers = buffers
         self.blocking = tuple(b for b in buffers if b.overflow == "block")
-        self._puts = tuple(buffer.put for buffer in buffers)
+        self._puts = tuple(b.put for b in buffers if b.keep is None)
+        self._keeps = tuple(b.keep for b in buffers if b.keep is not None)
         self._choose_tell()
 
     def close(self) -> None:

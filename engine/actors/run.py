@@ -173,9 +173,11 @@ class RunActor(Kin):
                 self.engine.limiter.release(parent)
             broadcast = self.engine.broadcast
             broadcast.sequence += 1
-            tell = broadcast.tell  # no hook is due for being Pending
-            if tell is not None:
-                tell((self, None, PENDING, broadcast.sequence))
+            # No hook of its own is due for being Pending.
+            if broadcast.keep is not None:
+                broadcast.keep(self)
+            elif broadcast.tell is not None:
+                broadcast.tell((self, None, PENDING, broadcast.sequence))
 
     # What others may ask.
 
@@ -420,10 +422,12 @@ class RunActor(Kin):
             self._state, self.entered, self.state_type = state, now, type
         broadcast = self.engine.broadcast
         broadcast.sequence += 1
-        owes = type in self.definition.hooks.types
-        tell = broadcast.owe if owes else broadcast.tell
-        if tell is not None:
-            tell((self, previous, state, broadcast.sequence))
+        if type in self.definition.hooks.types:
+            broadcast.owe((self, previous, state, broadcast.sequence))
+        elif broadcast.keep is not None:
+            broadcast.keep((self, previous, state))
+        elif broadcast.tell is not None:
+            broadcast.tell((self, previous, state, broadcast.sequence))
         if type in TERMINAL:
             self._end()
 

@@ -23,9 +23,7 @@ from engine.journal.entries import WHEN, Begun, Ended, Page, Parked, note
 from engine.states import COMPLETED, RUNNING, TERMINAL
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from engine.actors.broadcast import Broadcast, Entry
+    from engine.actors.broadcast import Broadcast
     from engine.actors.hook import HookActor
     from engine.actors.lane import Owed
     from engine.actors.run import RunActor
@@ -80,6 +78,7 @@ class Recorder(Buffer):
 
     def __init__(self, broadcast: Broadcast, hooks: HookActor) -> None:
         super().__init__(broadcast, MOST_BEGUN * len(WHEN), "block")
+        self.keep = None
         self._lock = broadcast.lock
         self._hooks = hooks
         self._bell: SimpleQueue[None] = SimpleQueue()
@@ -92,12 +91,7 @@ class Recorder(Buffer):
 
     # What the actors ask.
 
-    @property
-    def put(self) -> Callable[[Entry], object]:
-        """What takes what is published; the broadcast asks for it once."""
-        return self._record
-
-    def _record(self, entry: Any) -> None:
+    def put(self, entry: Any) -> None:
         """Take a step of a run together with the hooks that it owes."""
         run, previous, state, sequence = entry
         page = self._page

@@ -232,14 +232,11 @@ class Lookout(Buffer):
         self, broadcast: Broadcast, on_new_run: Callable[[RunActor], None]
     ) -> None:
         super().__init__(broadcast, 1, "drop_oldest")
+        self.keep = None
         self._on_new_run = on_new_run
 
-    @property
-    def put(self) -> Callable[[Entry], object]:
-        """What looks at a transition."""
-        return self._look
-
-    def _look(self, entry: Entry) -> None:
+    def put(self, entry: Entry) -> None:
+        """Look at a transition."""
         run, previous, _, _ = entry
         if previous is None:
             self._on_new_run(run)

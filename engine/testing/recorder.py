@@ -23,7 +23,7 @@ from engine.states import TERMINAL
 from engine.testing.selection import described, is_meant
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
     from types import TracebackType
 
     from engine.actors.broadcast import Broadcast, Entry
@@ -217,12 +217,8 @@ class Tape(Buffer):
         self._transitions: list[Transition] = []
         self.sightings: dict[Sighting, Wake] = {}
 
-    @property
-    def put(self) -> Callable[[Entry], object]:
-        """What keeps a transition."""
-        return self._keep
-
-    def _keep(self, entry: Entry) -> None:
+    def put(self, entry: Entry) -> None:
+        """Keep a transition."""
         transition = Transition(*entry)
         self._transitions.append(transition)
         for sighting in tuple(self.sightings):
