@@ -277,6 +277,34 @@ async def test_a_hook_that_hangs_ends_alone(sharing: str) -> None:
         assert statuses == ["delivered", status, "delivered", "delivered"]
 
 
+async def test_a_hook_that_fails_as_its_time_is_up_has_failed(sharing: str) -> None:
+    """What it raises then is not lost, alone or beside the cancellation."""
+
+    async def fail() -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            raise ValueError
+
+    async def alone(*_: Any) -> None:
+        await fail()
+
+    async def beside(*_: Any) -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(fail)
+            await anyio.sleep_forever()
+
+    @task(on_completion=[alone, beside])
+    async def body() -> None: ...
+
+    async with Engine(hook_timeout=0.01):
+        handle = body.submit()
+        await handle
+    assert [one.status for one in handle.hook_outcomes] == ["failed"] * 2
+    kinds = [type(one.error) for one in handle.hook_outcomes]
+    assert kinds == [ValueError, ExceptionGroup]
+
+
 async def test_the_time_of_a_hook_ends_with_it(sharing: str) -> None:
     """One that has waited in time does not cut what its server waits for later."""
     time_is_up = threading.Event()

@@ -238,13 +238,13 @@ class TrioDispatcher(TrioWaiter, HookCaller, Starter):
         except BaseException as caught:
             error = caught
         error = self._leave_scope(scope, error)
-        if scope.cancelled_caught:
-            raise HookTimeout(hook.name, timeout)
         try:
             if error is not None:
                 raise error
         finally:
             del error  # see engine.tracebacks
+        if scope.cancelled_caught:
+            raise HookTimeout(hook.name, timeout)
 
     async def sleep(self, run: RunActor, seconds: float) -> None:
         """Wait for a time."""
