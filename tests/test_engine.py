@@ -1161,9 +1161,10 @@ async def test_a_state_may_change_while_it_is_looked_at() -> None:
                 handle.cancel()
             return trace
 
+        before = sys.gettrace()
         sys.settrace(trace)
         state = handle.state
-        sys.settrace(None)
+        sys.settrace(before)
         return state.name
 
     async with Engine() as engine:

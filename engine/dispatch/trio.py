@@ -140,7 +140,7 @@ class TrioDispatcher(TrioWaiter, HookCaller, Starter):
         """Return what performs the next run; it alone keeps it."""
         perform, run, context = due.popleft(), due.popleft(), due.popleft()
         task.name = run.definition.name
-        return InContext(context, perform(run, self), keep)
+        return InContext(context, open_to_ctrl_c(perform(run, self)), keep)
 
     def _start_tasks(self, due: deque[Any]) -> None:
         while due:
@@ -277,9 +277,13 @@ def protect(*functions: Callable[..., Any]) -> None:
         trio.lowlevel.enable_ki_protection(function)
 
 
+@trio.lowlevel.disable_ki_protection
+async def open_to_ctrl_c(body: Coroutine[Any, Any, None]) -> None:
+    """Await what is to be interrupted, although what calls this is protected."""
+    await body
+
+
 protect(TrioDispatcher._perform_all)
-# What is protected protects what it calls, but bodies are to be interrupted.
-trio.lowlevel.disable_ki_protection(InContext.__await__)
 
 
 @asynccontextmanager
