@@ -76,7 +76,7 @@ async def perform(run: RunActor, on: Dispatcher, in_place: bool = False) -> Carr
             error = None
             on.enter(run)
             try:
-                verdict = await attempt(run, on, failed)
+                verdict = await attempt(run, on, failed, in_place)
             except BaseException as caught:
                 error = caught
             error = on.leave(run, error)
@@ -100,7 +100,9 @@ async def perform(run: RunActor, on: Dispatcher, in_place: bool = False) -> Carr
         del run, binding, failed, verdict, error, carry  # see engine.tracebacks
 
 
-async def attempt(run: RunActor, on: Dispatcher, failed: m.Message | None) -> m.Message:
+async def attempt(
+    run: RunActor, on: Dispatcher, failed: m.Message | None, in_place: bool
+) -> m.Message:
     """Try the body once; return the verdict of a body that returned.
 
     Args:
@@ -108,6 +110,7 @@ async def attempt(run: RunActor, on: Dispatcher, failed: m.Message | None) -> m.
         on: Where it is driven.
         failed: How the attempt before ended; None at the first. It is the verdict again
             where the user wants no other.
+        in_place: Whether the task is the caller's.
     """
     if failed is not None and not await back_off(run, on, failed):
         return failed
@@ -128,10 +131,14 @@ async def attempt(run: RunActor, on: Dispatcher, failed: m.Message | None) -> m.
         if run.state_type is not RUNNING:
             return m.STOPPED  # another thread stopped it meanwhile
         if definition.is_transactional:
-            return await attempt_in_transaction(run, on, execute, stop_timer)
+            call = partial(execute, in_place=in_place)
+            return await attempt_in_transaction(run, on, call, stop_timer)
         value = definition.fn(*run.args, **run.kwargs)
         if definition.is_async:
-            value = await value
+            if on.expose is None or in_place:
+                value = await value
+            else:
+                value = await on.expose(value)
         if value.__class__ in ATOMS and not run.children:
             return m.Returned(value)
         return await judge(run, on, value)
@@ -141,11 +148,11 @@ async def attempt(run: RunActor, on: Dispatcher, failed: m.Message | None) -> m.
         del run, value  # see engine.tracebacks
 
 
-async def execute(run: RunActor, on: Dispatcher) -> m.Message:
+async def execute(run: RunActor, on: Dispatcher, in_place: bool) -> m.Message:
     """Call the body of a task in a transaction; return its verdict."""
     value = run.definition.fn(*run.args, **run.kwargs)
     if run.definition.is_async:
-        value = await value
+        value = await (value if on.expose is None or in_place else on.expose(value))
     return await judge(run, on, value)
 
 

@@ -92,6 +92,7 @@ class AsyncioDispatcher(AsyncioWaiter, HookCaller, Starter):
 
     backend = "asyncio"
     can_interrupt = True
+    expose = None
 
     def __init__(self, hook_threads: ThreadPool) -> None:
         AsyncioWaiter.__init__(self)

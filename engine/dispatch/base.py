@@ -23,11 +23,18 @@ class Dispatcher(Protocol):
 
     Attributes:
         can_interrupt: Whether a body that is being driven here can be stopped.
+        expose: What awaits a body in a task of the engine's own, which Ctrl-C does not
+            interrupt; None where it needs nothing.
     """
 
     @property
     def can_interrupt(self) -> bool:
         """Whether a body that is being driven here can be stopped."""
+        ...
+
+    @property
+    def expose(self) -> Callable[[Awaitable[Any]], Awaitable[Any]] | None:
+        """What awaits a body so that Ctrl-C interrupts it; None needs nothing."""
         ...
 
     def is_current(self) -> bool:

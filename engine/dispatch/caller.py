@@ -41,6 +41,7 @@ class CallerDispatcher:
     """
 
     can_interrupt = False
+    expose = None
 
     def __init__(
         self,

@@ -66,11 +66,18 @@ class TrioWaiter:
             self._token.run_sync_soon(call, *args)
 
 
+@trio.lowlevel.disable_ki_protection
+async def expose(body: Awaitable[Any]) -> Any:
+    """Await a body that Ctrl-C may interrupt, in a task that is protected from it."""
+    return await body
+
+
 class TrioDispatcher(TrioWaiter, HookCaller, Starter):
     """Drives runs as tasks in one trio nursery, each body in a cancel scope."""
 
     backend = "trio"
     can_interrupt = True
+    expose = staticmethod(expose)
 
     def __init__(self, hook_threads: ThreadPool, nursery: trio.Nursery) -> None:
         TrioWaiter.__init__(self)
@@ -140,7 +147,7 @@ class TrioDispatcher(TrioWaiter, HookCaller, Starter):
         """Return what performs the next run; it alone keeps it."""
         perform, run, context = due.popleft(), due.popleft(), due.popleft()
         task.name = run.definition.name
-        return InContext(context, open_to_ctrl_c(perform(run, self)), keep)
+        return InContext(context, perform(run, self), keep)
 
     def _start_tasks(self, due: deque[Any]) -> None:
         while due:
@@ -149,7 +156,10 @@ class TrioDispatcher(TrioWaiter, HookCaller, Starter):
     def _start_task(self, perform: Perform, run: RunActor, context: Context) -> None:
         start = self._nursery.start_soon
         name = run.definition.name  # else one is made for each task
-        context.run(start, perform, run, self, name=name)  # type: ignore[arg-type]
+        context.run(start, self._perform, perform(run, self), name=name)  # type: ignore[arg-type]
+
+    async def _perform(self, run: Coroutine[Any, Any, Any]) -> None:
+        await run
 
     def spawn_service(
         self, perform: Callable[..., Coroutine[Any, Any, Any]], *args: Any
@@ -277,13 +287,9 @@ def protect(*functions: Callable[..., Any]) -> None:
         trio.lowlevel.enable_ki_protection(function)
 
 
-@trio.lowlevel.disable_ki_protection
-async def open_to_ctrl_c(body: Coroutine[Any, Any, None]) -> None:
-    """Await what is to be interrupted, although what calls this is protected."""
-    await body
-
-
-protect(TrioDispatcher._perform_all)
+# Tasks of the engine: an interrupt that is raised in one, outside of bodies, would take
+# all of them along. The main task gets it instead.
+protect(TrioDispatcher._perform_all, TrioDispatcher._perform, TrioDispatcher._serve)
 
 
 @asynccontextmanager
@@ -297,12 +303,14 @@ async def open_dispatcher(hook_threads: ThreadPool) -> AsyncGenerator[TrioDispat
     dispatchers: list[TrioDispatcher] = []
 
     async def keep() -> None:
-        async with trio.open_nursery() as nursery:
-            dispatchers.append(TrioDispatcher(hook_threads, nursery))
-            ready.set()
-            await over.wait()
-            nursery.cancel_scope.cancel()
-        closed.set()
+        try:
+            async with trio.open_nursery() as nursery:
+                dispatchers.append(TrioDispatcher(hook_threads, nursery))
+                ready.set()
+                await over.wait()
+                nursery.cancel_scope.cancel()
+        finally:
+            closed.set()
 
     # Not a nursery of the block's own task: that would be cancelled together with the
     # block, and would wrap what the block raises into a group.
