@@ -150,10 +150,11 @@ class TestCalling:
             note()
             middle()
 
-        before = threading.enumerate()
+        before = set(threading.enumerate())
         outer()
         assert threads == {threading.main_thread()}
-        assert threading.enumerate() == before
+        # Fewer is well: one that an earlier test has ended may still have been listed.
+        assert before.issuperset(threading.enumerate())
 
     def test_a_sync_flow_keeps_what_it_sets_in_the_context(self) -> None:
         """Context variables set by a sync body stay set, as after a plain call."""
