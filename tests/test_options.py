@@ -419,7 +419,7 @@ class TestTimeouts:
         """A sync body past its deadline is TimedOut on time, and left behind."""
         opened, entered = threading.Event(), []
 
-        @task(timeout_seconds=0.03, retries=3)
+        @task(timeout_seconds=0.2, retries=3)
         def body() -> str:
             entered.append(1)
             assert opened.wait(10)

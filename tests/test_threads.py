@@ -517,7 +517,7 @@ class TestStarvation:
     ) -> None:
         """Bodies that hang past their deadline do not stop the ones behind them."""
 
-        @task(timeout_seconds=0.01)
+        @task(timeout_seconds=0.1)
         def hang() -> None:
             go_on.wait(SECONDS)
 
@@ -557,7 +557,7 @@ class TestAbandonedBodies:
     ) -> None:
         """The run is TimedOut while its body goes on, and stays so."""
 
-        @task(timeout_seconds=0.01, retries=3)
+        @task(timeout_seconds=0.1, retries=3)
         def hang() -> int:
             go_on.wait(SECONDS)
             return 1

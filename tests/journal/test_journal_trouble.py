@@ -25,7 +25,7 @@ from engine.states import Completed
 
 pytestmark = pytest.mark.anyio
 
-PROMPT = 0.1
+PROMPT = 1.0
 """Seconds within which a new run has to learn that it cannot start."""
 
 
@@ -98,7 +98,7 @@ async def test_passing_trouble_refuses_runs_until_it_has_passed(
         began = time.monotonic()
         with pytest.raises(error):
             await nothing()
-        assert time.monotonic() - began < PROMPT * 5  # the machine may be busy
+        assert time.monotonic() - began < PROMPT
         with pytest.raises(error):
             engine.start(nothing)
         may_end.set()
