@@ -107,6 +107,8 @@ class HookOutcome(NamedTuple):
     error: BaseException | None = None
 
 
+OUTCOME_FIELDS: Final = len(HookOutcome._fields)
+
 Outcomes = tuple[Any, ...]
 """Fields of `HookOutcome`s, one after the other's, as a run keeps them: one object for
 the garbage collector, which lets go of plain tuples that hold nothing to walk."""
@@ -117,9 +119,6 @@ def outcomes_of(kept: Outcomes) -> tuple[HookOutcome, ...]:
     return tuple(
         map(HookOutcome._make, zip(*[iter(kept)] * OUTCOME_FIELDS, strict=True))
     )
-
-
-OUTCOME_FIELDS: Final = len(HookOutcome._fields)
 
 
 class Hook:

@@ -38,6 +38,8 @@ from engine.tracebacks import trim_traceback
 from engine.upstream import ATOMS, Judge, Resolve, Search
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from engine.actors.broadcast import Buffer
     from engine.actors.run import RunActor
     from engine.dispatch.base import Dispatcher
@@ -135,10 +137,7 @@ async def attempt(
             return await attempt_in_transaction(run, on, call, stop_timer)
         value = definition.fn(*run.args, **run.kwargs)
         if definition.is_async:
-            if on.expose is None or in_place:
-                value = await value
-            else:
-                value = await on.expose(value)
+            value = await exposed(value, on, in_place)
         if value.__class__ in ATOMS and not run.children:
             return m.Returned(value)
         return await judge(run, on, value)
@@ -152,8 +151,17 @@ async def execute(run: RunActor, on: Dispatcher, in_place: bool) -> m.Message:
     """Call the body of a task in a transaction; return its verdict."""
     value = run.definition.fn(*run.args, **run.kwargs)
     if run.definition.is_async:
-        value = await (value if on.expose is None or in_place else on.expose(value))
+        value = await exposed(value, on, in_place)
     return await judge(run, on, value)
+
+
+def exposed(body: Awaitable[Any], on: Dispatcher, in_place: bool) -> Awaitable[Any]:
+    """Return what awaits a body.
+
+    In a task of the engine's own, Ctrl-C is raised in the body and nowhere else; in the
+    caller's, wherever the caller has it.
+    """
+    return body if in_place or on.expose is None else on.expose(body)
 
 
 def start_timer(run: RunActor, on: Dispatcher, timeout: float) -> Any:

@@ -28,7 +28,7 @@ objects than the youngest generation of the garbage collector takes (700)."""
 
 
 class Starter:
-    """Starts runs as tasks of one loop."""
+    """Starts runs in tasks of one loop."""
 
     def __init__(self) -> None:
         # How many more may start at once; none while a next turn is under way.
@@ -49,7 +49,7 @@ class Starter:
         def start(
             self, context: Context | None, perform: Perform, run: RunActor
         ) -> None:
-            """Make a task that performs *run*, in *context* or in a copy of this."""
+            """Have a task perform *run*, in *context* or in a copy of this."""
 
     def spawn(self, perform: Perform, run: RunActor) -> None:
         """Start a run in a copy of the caller's context, from any thread."""

@@ -73,7 +73,10 @@ async def expose(body: Awaitable[Any]) -> Any:
 
 
 class TrioDispatcher(TrioWaiter, HookCaller, Starter):
-    """Drives runs as tasks in one trio nursery, each body in a cancel scope."""
+    """Drives runs in tasks of one trio nursery, each body in a cancel scope.
+
+    What never waits shares a task, and the scope too as long as nobody cancels it.
+    """
 
     backend = "trio"
     can_interrupt = True
