@@ -12,7 +12,7 @@ from typing import Any
 import anyio
 import pytest
 from exit_contract.observation import states_after_pending
-from exit_contract.tools import drive, raise_in, strike
+from exit_contract.tools import drive, put_off_collection, raise_in, strike
 from structlog.testing import capture_logs
 from support import Notes, of_each_kind
 from test_threads import SECONDS, finish, until
@@ -94,6 +94,7 @@ def kill_idle(pool: ThreadPool) -> threading.Thread:
     """Have the only thread of a pool, which waits, die as soon as it is woken."""
     until(lambda: pool._idle)
     (worker,) = pool._workers
+    put_off_collection()
     raise_in(worker.thread, Strike)
     found = {one.ident: one for one in threading.enumerate()}
     return found[worker.thread]
