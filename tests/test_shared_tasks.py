@@ -19,7 +19,7 @@ import trio
 
 from engine import Engine, Hook, RunHandle, task
 from engine.dispatch import scopes
-from engine.dispatch.starter import RUNS_A_TURN
+from engine.dispatch.turns import RUNS_A_TURN
 from engine.runtime import task_run
 
 MANY = RUNS_A_TURN // 2

@@ -9,7 +9,7 @@ import anyio.to_thread
 import pytest
 
 from engine import Engine, RunHandle, flow, task
-from engine.dispatch.starter import RUNS_A_TURN
+from engine.dispatch.turns import RUNS_A_TURN
 from engine.exceptions import CancelledRun
 
 MANY = 10 * RUNS_A_TURN + 7

@@ -16,6 +16,7 @@ import anyio.lowlevel
 
 from engine.actors import messages as m
 from engine.dispatch.context import InContext
+from engine.dispatch.interrupter import Interrupter
 from engine.dispatch.loop import HookCaller
 from engine.dispatch.starter import Starter
 from engine.exceptions import HookTimeout
@@ -81,7 +82,7 @@ class AsyncioWaiter:
             self.loop.call_soon_threadsafe(call, *args)
 
 
-class AsyncioDispatcher(AsyncioWaiter, HookCaller, Starter):
+class AsyncioDispatcher(AsyncioWaiter, HookCaller, Starter, Interrupter):
     """Drives runs as tasks of one asyncio loop.
 
     A run is interrupted with its task's own ``cancel()``: once, at the body's current
@@ -98,6 +99,7 @@ class AsyncioDispatcher(AsyncioWaiter, HookCaller, Starter):
         AsyncioWaiter.__init__(self)
         HookCaller.__init__(self, hook_threads)
         Starter.__init__(self)
+        Interrupter.__init__(self)
         self._is_closing = False
         self._started: list[RunActor] = []  # lately
         # asyncio keeps only weak references to suspended tasks.
@@ -219,18 +221,13 @@ class AsyncioDispatcher(AsyncioWaiter, HookCaller, Starter):
             task.uncancel()
         return not self._is_closing
 
-    def interrupt(self, run: RunActor) -> None:
-        """Stop the body of *run*, from any thread."""
-        if get_ident() == self.thread_id:
-            run.host.cancel()
-            if run.host is asyncio.current_task(self.loop):
-                run.interrupted_itself = True
-        else:
-            self.call_soon(self._interrupt_task, run, run.host)
-
-    def _interrupt_task(self, run: RunActor, task: asyncio.Task[Any] | None) -> None:
-        if task is not None and run.host is task:  # else the body is over
-            task.cancel()
+    def cancel(self, run: RunActor, host: asyncio.Task[Any] | None) -> None:
+        """Cancel the task that executes a body, if it still does; on its thread."""
+        if host is None or run.host is not host:
+            return
+        host.cancel()
+        if host is asyncio.current_task(self.loop):
+            run.interrupted_itself = True
 
     async def await_hook(
         self, context: Context, hook: Hook, result: Awaitable[Any], timeout: float

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from engine.dispatch.context import InContext
+from engine.dispatch.interrupter import Interrupter
 from engine.dispatch.loop import HookCaller
 from engine.dispatch.scopes import Scopes, enter, leave
-from engine.dispatch.starter import RUNS_A_TURN, Starter
+from engine.dispatch.starter import Starter
+from engine.dispatch.turns import RUNS_A_TURN
 from engine.exceptions import HookTimeout
 
 if TYPE_CHECKING:
@@ -72,7 +74,7 @@ async def expose(body: Awaitable[Any]) -> Any:
     return await body
 
 
-class TrioDispatcher(TrioWaiter, HookCaller, Starter):
+class TrioDispatcher(TrioWaiter, HookCaller, Starter, Interrupter):
     """Drives runs in tasks of one trio nursery, each body in a cancel scope.
 
     What never waits shares a task, and the scope too as long as nobody cancels it.
@@ -86,6 +88,7 @@ class TrioDispatcher(TrioWaiter, HookCaller, Starter):
         TrioWaiter.__init__(self)
         HookCaller.__init__(self, hook_threads)
         Starter.__init__(self)
+        Interrupter.__init__(self)
         self._nursery = nursery
         # Those whose turn has come, as `Starter` has those that wait for theirs.
         self._due: deque[Any] = deque()
@@ -225,16 +228,10 @@ class TrioDispatcher(TrioWaiter, HookCaller, Starter):
     def _is_in_cancelled_scope(self) -> bool:
         return trio.current_effective_deadline() == -math.inf
 
-    def interrupt(self, run: RunActor) -> None:
-        """Stop the body of *run*, from any thread."""
-        if get_ident() == self.thread_id:
-            run.host.cancel()
-        else:
-            self.call_soon(self._cancel_scope, run, run.host)
-
-    def _cancel_scope(self, run: RunActor, scope: trio.CancelScope | None) -> None:
-        if scope is not None and run.host is scope:  # else it may be another run's now
-            scope.cancel()
+    def cancel(self, run: RunActor, host: trio.CancelScope | None) -> None:
+        """Cancel the scope of a body, if it still is; on its thread."""
+        if host is not None and run.host is host:  # else it may be another run's now
+            host.cancel()
 
     async def await_hook(
         self, context: Context, hook: Hook, result: Awaitable[Any], timeout: float
