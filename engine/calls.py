@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from engine.context import CURRENT, SCOPE
 from engine.dispatch.here import running_backend
 from engine.exceptions import EngineLoopError, NoEngineError
-from engine.handles import outcome
+from engine.handles import result_of
 from engine.host import Engine
 from engine.placement import (
     drive_in_place,
@@ -64,18 +64,18 @@ def call(definition: Definition[..., Any], args: Args, kwargs: Kwargs) -> Any:
         return call_async(definition, args, kwargs, return_state, wait_for)
     engine, parent = engine_and_parent()
     if engine is not None:
-        state = drive_in_place(
+        run = drive_in_place(
             engine, definition, args, kwargs, parent=parent, wait_for=wait_for
         )
     else:
         with Engine.for_one_call() as engine:
-            state = drive_in_place(
+            run = drive_in_place(
                 engine, definition, args, kwargs, parent=None, wait_for=wait_for
             )
     try:
-        return state if return_state else outcome(state)
+        return run.state if return_state else result_of(run)
     finally:
-        del parent, state  # see engine.tracebacks
+        del parent, run  # see engine.tracebacks
 
 
 async def call_async(
@@ -88,18 +88,18 @@ async def call_async(
     """Run an async flow or task in the calling task."""
     engine, parent = engine_and_parent()
     if engine is not None:
-        state = await perform_in_place(
+        run = await perform_in_place(
             engine, definition, args, kwargs, parent=parent, wait_for=wait_for
         )
     else:
         async with Engine.for_one_call() as engine:
-            state = await perform_in_place(
+            run = await perform_in_place(
                 engine, definition, args, kwargs, parent=None, wait_for=wait_for
             )
     try:
-        return state if return_state else outcome(state)
+        return run.state if return_state else result_of(run)
     finally:
-        del parent, state  # see engine.tracebacks
+        del parent, run  # see engine.tracebacks
 
 
 def submit_here(

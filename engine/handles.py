@@ -84,9 +84,9 @@ class RunHandle(Generic[R_co]):
     def __await__(self) -> Generator[Any, Any, R_co]:
         """Wait for the run and its hooks; give its value or raise its error."""
         if not self._actor.settled:
-            yield from self.join().__await__()
+            yield from self._settled().__await__()
         if self._actor.state_type is COMPLETED:
-            return self._actor.state.data  # type: ignore[no-any-return]
+            return self._actor.value  # type: ignore[no-any-return]
         self._actor.observe()
         states = [self._actor.state]
         del self  # see State.result
@@ -98,12 +98,16 @@ class RunHandle(Generic[R_co]):
         Never raises the run's own error. Being cancelled while waiting does not cancel
         the run.
         """
+        if not self._actor.settled:
+            await self._settled()
+        self._actor.observe()
+        return self._actor.state
+
+    async def _settled(self) -> None:
         actor = self._actor
         actor.observe()
-        if not actor.settled:
-            waiter = loop_waiter()
-            await waiter.wait(actor.subscribe_settled, actor.unsubscribe_settled)
-        return actor.state
+        waiter = loop_waiter()
+        await waiter.wait(actor.subscribe_settled, actor.unsubscribe_settled)
 
     def wait(self, timeout: float | None = None) -> State[R_co]:
         """Block until the run and its hooks are done; return the state it is in then.
@@ -174,6 +178,15 @@ class RunHandle(Generic[R_co]):
     def __repr__(self) -> str:
         actor = self._actor
         return f"<RunHandle {actor.name!r} id={actor.id} {actor.state.name}>"
+
+
+def result_of(run: RunActor) -> Any:
+    """Give the caller what a run that has ended owes: its value or its error."""
+    if run.state_type is COMPLETED:
+        return run.value
+    states = [run.state]
+    del run  # see State.result
+    return outcome(states.pop())
 
 
 def outcome(state: State[Any]) -> Any:

@@ -42,7 +42,7 @@ from engine.executors.background import dispatching
 from engine.executors.limiter import Limiter
 from engine.executors.loops import Loops
 from engine.executors.thread import ThreadPool
-from engine.handles import RunHandle, outcome
+from engine.handles import RunHandle, outcome, result_of
 from engine.hooks import Hook, name_of, transition_hook
 from engine.ids import new_prefix
 from engine.placement import RUNS, create, current_run, perform_in_place, submit
@@ -312,7 +312,7 @@ class Engine:
         parent = current_run(self)
         self.check_takes_runs(parent)
         if definition.is_async:
-            return outcome(
+            return result_of(
                 await perform_in_place(
                     self, definition, args, kwargs, parent=parent, wait_for=None
                 )

@@ -223,8 +223,8 @@ async def perform_in_place(
     parent: RunActor | None,
     wait_for: Iterable[Any] | None,
     borrowed: Here | None = None,
-) -> Any:
-    """Run an async body in the calling task; return the terminal state."""
+) -> RunActor:
+    """Run an async body in the calling task; return its run, which has ended."""
     here = borrowed or loop_here(engine, parent)
     if here is None:
         return await perform_on_foreign_loop(
@@ -241,7 +241,7 @@ async def perform_in_place(
     try:
         if carry is not None:
             raise carry
-        return run.state
+        return run
     finally:
         del carry, run, parent  # see engine.tracebacks
 
@@ -249,7 +249,7 @@ async def perform_in_place(
 async def perform_on_foreign_loop(
     engine: Engine, definition: Definition[..., Any], args: Args, kwargs: Kwargs,
     *, parent: RunActor | None, wait_for: Iterable[Any] | None,
-) -> Any:  # fmt: skip
+) -> RunActor:  # fmt: skip
     """Run an async body on a loop that a sync run has started for it.
 
     That is what ``asyncio.run(my_task())`` in a sync flow does.
@@ -276,8 +276,8 @@ def drive_in_place(
     *,
     parent: RunActor | None,
     wait_for: Iterable[Any] | None,
-) -> Any:
-    """Run a sync body in the calling thread; return the terminal state."""
+) -> RunActor:
+    """Run a sync body in the calling thread; return its run, which has ended."""
     backend = running_backend()
     on = engine.caller if backend is None else engine.holder
     began = time.monotonic()
@@ -308,7 +308,7 @@ def drive_in_place(
     try:
         if carry is not None:
             raise carry
-        return run.state
+        return run
     finally:
         del carry, run, parent  # see engine.tracebacks
 

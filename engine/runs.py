@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 from engine.states import TERMINAL, State, StateType
 
 if TYPE_CHECKING:
-    from engine.actors.run import RunActor
+    from engine.actors.run import RunActor, Words
 
 
 class RunPolicy(NamedTuple):
@@ -256,7 +256,7 @@ class Transition:
         """The state that was entered."""
         entered = self._entered
         if isinstance(entered, StateType):
-            return self.actor.plain_state(entered)
+            entered = self._entered = self.actor.plain_state(entered)
         return entered
 
     @property
@@ -286,9 +286,8 @@ class Transition:
 
 Kind = Literal["flow", "task"]
 Remembered = tuple[
-    str, Kind, str, str | None, str | None, "StateType", str, str | None, str | None,
-    int, float, float,
-]  # fmt: skip
+    str, Kind, str, str | None, str | None, "StateType", "Words", int, float, float
+]
 """The fields of a `RunRecord`, in the order of `remembered`."""
 
 
@@ -297,20 +296,18 @@ def remembered(actor: RunActor) -> Remembered:
 
     Every run leaves one, and hardly any is ever looked at: a tuple costs a quarter.
     """
-    state, lineage, definition = actor.state, actor.lineage, actor.definition
+    lineage, definition = actor.lineage, actor.definition
     return (
         actor.id,
         definition.kind,
         definition.name,
         actor._name,
         None if lineage is None else lineage.parent_id,
-        state.type,
-        state.name,
-        state.message,
-        state.cause,
+        actor.state_type,
+        actor.words,
         actor.attempt,
         actor.clock_ended - actor.clock_started if actor.attempt else 0.0,
-        state._time,
+        actor.entered,
     )
 
 
@@ -356,9 +353,7 @@ class RunRecord:
             self._name,
             self.parent_run_id,
             self.state_type,
-            self.state_name,
-            self.message,
-            self.cause,
+            (self.state_name, self.message, self.cause),
             self.attempt,
             self.seconds,
             self._ended,

@@ -765,3 +765,68 @@ def test_messages_show_their_fields() -> None:
         "CancelRequested(cause='user', reason=None)"
     )
     assert repr(m.STARTED) == "Started()"
+
+
+class TestMadeWhenSomebodyLooks:
+    """Of most states a run keeps the type, and what else they say as its own."""
+
+    @staticmethod
+    async def ended() -> tuple[list[Any], list[Transition]]:
+        """Return the handles of a run that completed and one cancelled, and steps."""
+
+        @task
+        async def body(value: object) -> object:
+            if value is None:
+                await anyio.sleep_forever()
+            return value
+
+        steps: list[Transition] = []
+        async with Engine(on_transition=[steps.append]) as engine:
+            handles = [engine.start(body, value) for value in ("kept", None)]
+            await handles[0]
+            handles[1].cancel("enough")
+            await handles[1].join()
+        return handles, steps
+
+    @pytest.mark.anyio
+    async def test_everybody_sees_the_same(self) -> None:
+        """Whoever looks first, and however late: also what it was and said before."""
+        handles, steps = await self.ended()
+        for handle in handles:
+            seen = [one for one in steps if one.run.id == handle.id]
+            for before, after in pairwise(seen):
+                assert after.previous is before.state
+                assert before.state.timestamp < after.state.timestamp
+            assert seen[-1].state is handle.state
+            assert [one.state.attempt for one in seen] == [0, *[1] * (len(seen) - 1)]
+        completed, cancelled = (handle.state for handle in handles)
+        assert (completed.data, completed.message, completed.cause) == (
+            "kept",
+            None,
+            None,
+        )
+        cancelling = [one.state for one in steps if one.state.is_cancelling()]
+        assert [(one.message, one.cause) for one in (*cancelling, cancelled)] == [
+            ("enough", "user")
+        ] * 2
+        with pytest.raises(CancelledRun, match="was cancelled: enough") as caught:
+            await handles[1]
+        assert caught.value is cancelled.data
+
+    @pytest.mark.anyio
+    async def test_what_nobody_looks_at_is_not_made(self) -> None:
+        """Neither while a run goes on nor for what is kept of it."""
+        member = task(anyio.sleep_forever)
+        async with Engine() as engine:
+            handles = [engine.start(member) for _ in range(3)]
+            handles += [engine.start(task(anyio.lowlevel.checkpoint))]
+            await handles[-1]
+            for handle in handles:
+                handle.cancel()
+        assert [record.state_name for record in engine.runs()] == [
+            "Completed", *["Cancelled"] * 3
+        ]  # fmt: skip
+        ids = {handle.id for handle in handles}
+        made = [one for one in gc.get_objects() if type(one) is State]
+        assert not [state for state in made if state.run_id in ids]
+        assert {handle.state.name for handle in handles} == {"Cancelled", "Completed"}

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 Overflow = Literal["block", "drop_oldest", "fail"]
 Wake = Callable[[], None]
 Step = tuple["RunActor", "State[Any] | StateType | None", "State[Any] | StateType"]
-"""The run, the state it left, and the one it entered. Of a state that says nothing but
-its type, the type; see `RunActor.plain_state`."""
+"""The run, the state it left, and the one it entered: of one that the run itself can
+make, the type alone; see `RunActor.plain_state`."""
 
 Entry = tuple[
     "RunActor", "State[Any] | StateType | None", "State[Any] | StateType", int

@@ -25,6 +25,7 @@ from engine.actors.lane import Lane, Owed
 from engine.exceptions import HookTimeout
 from engine.hooks import TRANSACTION_KINDS, Hook, HookOutcome, HookStatus
 from engine.logging import log
+from engine.runs import view
 from engine.states import safe_text, unwrap_stop_iteration
 from engine.tracebacks import trim_traceback
 
@@ -431,4 +432,5 @@ def hook_arguments(kind: str, transition: Any) -> tuple[Any, ...]:
         return (transition,)
     if kind in TRANSACTION_KINDS:
         return (transition.transaction,)
-    return (transition.actor.definition, transition.run, transition.state)
+    run, state = transition.actor, transition.state
+    return (run.definition, view(run, state), state)

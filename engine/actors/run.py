@@ -49,6 +49,15 @@ if TYPE_CHECKING:
 
 NO_KWARGS: Final[dict[str, Any]] = {}
 
+Words = tuple[str, str | None, str | None]
+"""The name, message and cause of a state."""
+
+PLAIN: Final[dict[StateType, Words]] = {
+    PENDING: ("Pending", None, None),
+    RUNNING: ("Running", None, None),
+    COMPLETED: ("Completed", None, None),
+}
+
 APART: Final = 2e-6
 """By how many seconds the timestamps of two states of a run differ at least: by one
 microsecond when they are rounded to that."""
@@ -62,9 +71,8 @@ class RunActor(Kin):
 
     __slots__ = (
         "__weakref__",
+        "_made",
         "_name",
-        "_pending",
-        "_running",
         "_state",
         "args",
         "asked",
@@ -86,12 +94,15 @@ class RunActor(Kin):
         "outcomes",
         "kwargs",
         "lane",
+        "request",
         "settled",
         "site",
         "started",
         "state_type",
+        "stopping",
         "tags",
         "upstreams",
+        "value",
         "waiters",
     )
 
@@ -125,10 +136,13 @@ class RunActor(Kin):
         self.attempt = 0
         self.created = self.entered = time.time()
         self.state_type = PENDING
-        # None while it says nothing but its type; see `plain_state`.
-        self._state: State[Any] | None = None
-        self._pending: State[Any] | None = None
-        self._running: State[Any] | None = None
+        # The type alone where the run knows what else the state says.
+        self._state: State[Any] | StateType = PENDING
+        self._made: tuple[State[Any], ...] = ()
+        self.value: Any  # set when it completes
+        # Set when it is asked to stop: by whom, and when.
+        self.request: m.CancelRequested
+        self.stopping: float
         self.started: float | None = None
         self.clock_started: float  # set with the first attempt
         self.clock_ended = 0.0
@@ -184,11 +198,8 @@ class RunActor(Kin):
     @property
     def state(self) -> State[Any]:
         """The state the run is in."""
-        # The type first: it may change at any time, and if there is no state after that
-        # there was none before.
-        type = self.state_type
         state = self._state
-        return self.plain_state(type) if state is None else state
+        return self.plain_state(state) if isinstance(state, StateType) else state
 
     @state.setter
     def state(self, state: State[Any]) -> None:
@@ -197,25 +208,51 @@ class RunActor(Kin):
         self.entered = state._time
 
     def plain_state(self, type: StateType) -> State[Any]:
-        """Return the first Pending or Running state, the same one to everybody.
+        """Return the state of which a step has the type alone, the same to everybody.
 
-        They say nothing but when they were entered, so each is made when somebody first
-        looks. Mostly nobody does, and it would be one more object in every run that
-        waits or works.
+        The run knows what else it says, so it is made when somebody first looks. Mostly
+        nobody does, and it would be one more object in every run that waits, works or
+        has ended.
         """
         with self._lock:
-            if type is PENDING:
-                if self._pending is None:
-                    self._pending = State(
-                        type, "Pending", run_id=self.id, at=self.created
-                    )
-                return self._pending
-            if self._running is None:
-                assert self.started is not None
-                self._running = State(
-                    type, "Running", attempt=1, run_id=self.id, at=self.started
-                )
-            return self._running
+            for state in self._made:
+                if state.type is type:
+                    return state
+            state = self._make_state(type)
+            self._made = (*self._made, state)
+            return state
+
+    def _make_state(self, type: StateType) -> State[Any]:
+        name, message, cause = self._words(type)
+        attempt, entered, data = self.attempt, self.entered, None
+        if type is COMPLETED:
+            data = self.value
+        elif type is PENDING:
+            attempt, entered = 0, self.created
+        elif type is RUNNING:
+            assert self.started is not None
+            attempt, entered = 1, self.started
+        elif type is CANCELLING:
+            entered = self.stopping
+        else:
+            text = f"run {self.name!r} was cancelled: {message}"
+            data = CancelledRun(text, cause)
+        return State(type, name, message, data, cause, attempt, self.id, entered)
+
+    def _words(self, type: StateType) -> Words:
+        if type in PLAIN:
+            return PLAIN[type]
+        request = self.request
+        text = request.reason or ASKED_TO_STOP[request.cause]
+        return type.value.capitalize(), text, request.cause
+
+    @property
+    def words(self) -> Words:
+        """What the state says, without making it for that."""
+        state = self._state
+        if isinstance(state, StateType):
+            return self._words(state)
+        return state.name, state.message, state.cause
 
     @property
     def name(self) -> str:
@@ -297,7 +334,7 @@ class RunActor(Kin):
         if not self.attempt:
             self.clock_started = time.monotonic()
         self.attempt += 1
-        self._enter(RUNNING, "Running" if self.attempt == 1 else "Retrying")
+        self._enter(RUNNING, None if self.attempt == 1 else "Retrying")
 
     def _retried(self, message: m.Retried) -> None:
         self.attempt += 1
@@ -308,10 +345,12 @@ class RunActor(Kin):
         self._enter(SCHEDULED, "AwaitingRetry", text, error, None, message.delay)
 
     def _returned(self, message: m.Returned) -> None:
-        self._enter(COMPLETED, "Completed", None, message.value)
+        self.value = message.value
+        self._enter(COMPLETED)
 
     def _concluded(self, message: m.Concluded) -> None:
         given = message.state
+        self.value = given.data
         self._enter(given.type, given.name, given.message, given.data, given.cause)
 
     def _raised(self, message: m.Raised) -> None:
@@ -335,18 +374,15 @@ class RunActor(Kin):
     def _cancel_requested(self, message: m.CancelRequested) -> None:
         if self.asked is m.Asked.TERMINATION:
             return  # the process ends; that outranks whoever else asks
-        text = message.reason or ASKED_TO_STOP[message.cause]
         self.asked = m.Asked.CANCEL
-        self._enter(CANCELLING, "Cancelling", text, None, message.cause)
+        self.request = message
+        self._enter(CANCELLING)
         # The body first: woken by the end of a child, it would miss its interruption.
         self._stop_body(m.STOPPED)
         self.stop_children()
 
     def _stopped(self, _: m.Message) -> None:
-        cancelling = self.state
-        text, cause = cancelling.message, cancelling.cause
-        error = CancelledRun(f"run {self.name!r} was cancelled: {text}", cause)
-        self._enter(CANCELLED, "Cancelled", text, error, cause)
+        self._enter(CANCELLED)
 
     def _lost(self, message: m.Lost) -> None:
         self._enter(CRASHED, "Crashed", message.text, message.error, message.cause)
@@ -376,7 +412,8 @@ class RunActor(Kin):
             # In place, the body shares its parent's task: the parent's interruption
             # goes through it, and a second one would be one too many.
             shared = parent is not None and parent.host is self.host
-            if not (shared and self.state.cause == "parent"):
+            by_parent = self.is_stopped and self.request.cause == "parent"
+            if not (shared and by_parent):
                 self.interrupts += 1
                 dispatcher.interrupt(self)
         else:
@@ -400,26 +437,29 @@ class RunActor(Kin):
     def _enter(
         self,
         type: StateType,
-        name: str,
+        name: str | None = None,
         message: str | None = None,
         data: Any = None,
         cause: str | None = None,
         delay: float | None = None,
     ) -> None:
-        previous = self._state or self.state_type
+        """Enter a state; without a name one that `plain_state` knows all about."""
+        previous = self._state
         now = time.time()
         if now < self.entered + APART:  # the clock stood still, or was set back
             now = self.entered + APART
         state: State[Any] | StateType = type
-        if type is RUNNING and self.attempt == 1:
-            self.started, self.entered, self.state_type = now, now, type
-        else:
+        if name is not None:
             due = None if delay is None else now + delay
             state = State(
                 type, name, message, data, cause, self.attempt, self.id, now, due
             )
-            # The state first: a signal handler may look at any time.
-            self._state, self.entered, self.state_type = state, now, type
+        elif type is RUNNING:
+            self.started = now
+        elif type is CANCELLING:
+            self.stopping = now
+        # The state last but one: a signal handler may look at any time.
+        self.entered, self._state, self.state_type = now, state, type
         broadcast = self.engine.broadcast
         broadcast.sequence += 1
         if type in self.definition.hooks.types:
@@ -451,10 +491,11 @@ class RunActor(Kin):
 
         What the disk has is a run without an end, which a recovery calls crashed.
         """
-        text = f"The run ended {self.state.name}, but its journal was given up before."
-        at = self.state._time
+        name, _, _ = self.words
+        text = f"The run ended {name}, but its journal was given up before."
+        cause, at = "journal", self.entered
         self.state = State(
-            CRASHED, "Crashed", text, error, "journal", self.attempt, self.id, at
+            CRASHED, "Crashed", text, error, cause, self.attempt, self.id, at
         )
 
     def settle(self) -> None:

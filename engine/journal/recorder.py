@@ -10,7 +10,6 @@ called, a run has ended) waits for its page's commit.
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from queue import SimpleQueue
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
     from engine.hooks import HookOutcome
     from engine.journal.clerk import Clerk
     from engine.journal.exceptions import JournalError
-    from engine.states import State, StateType
+    from engine.states import StateType
 
 MOST_BUFFERED: Final = 65_536
 """Steps, of two hundred bytes, that may wait to be written before runs have to. So many
@@ -40,10 +39,6 @@ waits for room costs more than it takes to write its steps."""
 
 MOST_BEGUN: Final = MOST_BUFFERED // 2
 """Runs that may begin meanwhile: nearly all of them make two steps from then on."""
-
-USUAL_NAME: Final = sys.intern("Completed")
-"""What a Completed state is called that a user has not made. It is told by identity: a
-user's name may be of a class of its own, whose ``==`` is not for us to call."""
 
 
 class Recorder(Buffer):
@@ -104,16 +99,10 @@ class Recorder(Buffer):
             page.begun += (run.id, sequence, run.entered, run.clock_started)
             if run.definition.options.run_name is not None:
                 page.named += (run.id, run.name)
-        elif (
-            run.state_type is COMPLETED
-            and run.attempt == 1
-            and state.name is USUAL_NAME
-            and state.message is None
-            and state.cause is None
-        ):
+        elif state is COMPLETED and run.attempt == 1:  # likewise
             page.completed += (run.id, sequence, run.entered, monotonic())
         else:
-            self._note_step(run, state, sequence)
+            self._note_step(run, sequence)
         if run.lane is not None or run.definition.hooks.by_kind:
             self._hold_back(run, sequence)
         if self._asleep:
@@ -273,14 +262,15 @@ class Recorder(Buffer):
         if run.parent is None:
             self._hooks.track(run)  # from now on it has a lane
 
-    def _note_step(self, run: RunActor, state: State[Any], sequence: int) -> None:
+    def _note_step(self, run: RunActor, sequence: int) -> None:
+        name, message, cause = run.words
         self._page.told += (
             run.id,
             sequence,
             run.state_type.value,
-            state.name,
-            state.message,
-            state.cause,
+            name,
+            message,
+            cause,
             run.attempt,
             run.entered,
             monotonic(),
