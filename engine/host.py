@@ -24,6 +24,7 @@ from engine.actors import messages as m
 from engine.actors.broadcast import Broadcast, Gap, Overflow
 from engine.actors.hook import HookActor
 from engine.actors.mailbox import Mailbox
+from engine.actors.run import RUNS
 from engine.actors.supervisor import Supervisor
 from engine.checks import Checker
 from engine.context import SCOPE
@@ -45,7 +46,7 @@ from engine.executors.thread import ThreadPool
 from engine.handles import RunHandle, outcome, result_of
 from engine.hooks import Hook, name_of, transition_hook
 from engine.ids import new_prefix
-from engine.placement import RUNS, create, current_run, perform_in_place, submit
+from engine.placement import create, current_run, perform_in_place, submit
 from engine.registry import delist, enlist
 from engine.runs import (
     FlowRun,
@@ -224,7 +225,8 @@ class Engine:
         home = self.loops.home
         assert home is not None
         shutdown = Shutdown(self, home, self._grace)
-        self.condition = "is shutting down"
+        with self.lock:
+            self.condition = "is shutting down"
         report = await shutdown.run(at_once=error is not None)
         if self.loops.has_background:
             job = self.hook_threads.start(self.loops.stop)

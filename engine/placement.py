@@ -25,7 +25,7 @@ from engine.exceptions import DeadlockError, EngineLoopError, Terminated
 from engine.executors.background import dispatching
 from engine.handles import RunHandle, refuse_to_block
 from engine.logging import log
-from engine.states import PENDING, RUNNING
+from engine.states import PENDING
 from engine.upstream import Search, may_hold_runs
 
 if TYPE_CHECKING:
@@ -38,9 +38,6 @@ Args = tuple[Any, ...]
 Kwargs = dict[str, Any]
 Here = tuple["Dispatcher", int]
 """A loop and its site."""
-
-RUNS: Final = "runs"
-"""The condition of an engine that takes runs from anybody."""
 
 LOOP_HELD_SECONDS: Final = 0.1
 """From how long on a sync call that held an event loop is worth a warning."""
@@ -74,15 +71,13 @@ def create(
         CancelledRun: *parent* was stopped.
         DeadlockError: It would wait for one of its own parents.
     """
-    if engine.condition != RUNS:
-        engine.check_takes_runs(parent)
-    lineage = None
+    lineage, maker = None, parent
     if parent is not None:
         lineage = parent.lineage_below or parent.begin_lineage()
         if IN_HOOK.get():
             parent = None
-        elif parent.state_type is not RUNNING:
-            parent.check_may_start_children()
+            if on is None:
+                maker = None  # a run that it submits may outlive the hook
     options = definition.options
     tags = TAGS.get()
     if options.tags:
@@ -96,7 +91,7 @@ def create(
         run.is_prepared = False
     if wait_for is not None or may_hold_runs(args, kwargs):
         find_upstreams(run, wait_for)
-    run.announce()
+    run.announce(maker)
     if on is not None and engine.limiter is not None:
         engine.limiter.hold(run)
     binder = definition.binder

@@ -47,6 +47,9 @@ if TYPE_CHECKING:
     from engine.host import Engine
 
 
+RUNS: Final = "runs"
+"""The condition of an engine that takes runs from anybody."""
+
 NO_KWARGS: Final[dict[str, Any]] = {}
 
 Words = tuple[str, str | None, str | None]
@@ -172,10 +175,25 @@ class RunActor(Kin):
         self.upstreams: Any = None
         self._name: str | None = None
 
-    def announce(self) -> None:
-        """Publish the Pending state and join the parent's children."""
+    def announce(self, maker: RunActor | None) -> None:
+        """Publish the Pending state and join the parent's children.
+
+        Whether it may is asked with the lock held: another thread may be closing the
+        engine, or stopping the parent, and would miss a run that came in between.
+
+        Args:
+            maker: The run on whose account a closing engine still takes it.
+
+        Raises:
+            EngineNotRunningError: The engine takes no runs.
+            CancelledRun: The parent was stopped.
+        """
         with self._lock:
             parent = self.parent
+            if self.engine.condition != RUNS:
+                self.engine.check_takes_runs(maker)
+            if parent is not None and parent.state_type is not RUNNING:
+                parent.check_may_start_children()
             if parent is None:
                 self.siblings = self.engine.live
             elif parent.children is None:
