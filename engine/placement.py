@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable
 from contextvars import copy_context
 from functools import partial
-from threading import get_ident
+from threading import Lock, get_ident
 from typing import TYPE_CHECKING, Any, Final
 
 from engine.actors import messages as m
@@ -150,20 +150,29 @@ def submit(
 
 def place_after(run: RunActor, start: Callable[[], None]) -> None:
     """Call *start* when every run that *run* depends on has ended."""
-    left = 1
+    engine, left = run.engine, 1
+    # Who tells of the end of another engine's run holds that one's lock, and must not
+    # wait for this one's: such a start is made from a thread, of that engine.
+    lock = Lock()
 
-    def one_ended() -> None:
+    def one_ended(of: Engine = engine) -> None:
         nonlocal left
-        with run.engine.lock:
+        with lock:
             left -= 1
             ready = not left
-        if ready and run.state_type is PENDING:
+        if not ready or run.state_type is not PENDING:
+            return
+        if of is engine:
             start()
+        else:
+            of.hook_threads.submit(start)
 
     for handle in run.upstreams[0]:
-        with run.engine.lock:
+        with lock:
             left += 1
-        if not handle._actor.subscribe_settled(one_ended):
+        upstream = handle._actor
+        ended = partial(one_ended, upstream.engine)
+        if not upstream.subscribe_settled(ended):
             one_ended()
     one_ended()
 
