@@ -93,7 +93,9 @@ def create(
         find_upstreams(run, wait_for)
     run.announce(maker)
     if on is not None and engine.limiter is not None:
-        engine.limiter.hold(run)
+        with engine.lock:
+            if not run.is_over:  # another thread may have stopped it
+                engine.limiter.hold(run)
     binder = definition.binder
     if kwargs or not binder.least <= len(args) <= binder.most:
         try:

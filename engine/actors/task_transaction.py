@@ -57,6 +57,9 @@ async def attempt_in_transaction(
         if verdict is not None:
             transaction.close(COMMITTED)
             return verdict
+        if run.state_type is not RUNNING:
+            transaction.close(ROLLED_BACK)
+            return m.STOPPED  # another thread stopped it while it waited for the result
         verdict = await execute(run, on)
         transaction.context = copy_context()
         if stop_timer is not None:
@@ -241,6 +244,8 @@ class KeptResult:
         def subscribe(wake: Wake) -> bool:
             assert engine.limiter is not None
             with engine.lock:
+                if run.is_over:
+                    return False
                 engine.limiter.start(run, wake)
             return True
 

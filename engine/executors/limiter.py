@@ -48,4 +48,4 @@ class Limiter:
             run, start = self._waiting.popleft()
             if not run.is_over:
                 self._holders.add(run)
-                start()
+            start()  # in any case: a thread may wait for it
