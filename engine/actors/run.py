@@ -432,10 +432,8 @@ class RunActor(Kin):
             shared = parent is not None and parent.host is self.host
             by_parent = self.is_stopped and self.request.cause == "parent"
             if not (shared and by_parent):
-                self.interrupts += 1
                 dispatcher.interrupt(self)
         else:
-            self.interrupts += 1
             dispatcher.interrupt(self)
             self._conclude_now(verdict)
 

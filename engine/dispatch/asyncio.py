@@ -225,6 +225,7 @@ class AsyncioDispatcher(AsyncioWaiter, HookCaller, Starter, Interrupter):
         """Cancel the task that executes a body, if it still does; on its thread."""
         if host is None or run.host is not host:
             return
+        run.interrupts += 1
         host.cancel()
         if host is asyncio.current_task(self.loop):
             run.interrupted_itself = True

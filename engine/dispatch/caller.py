@@ -113,6 +113,7 @@ class CallerDispatcher:
 
     def interrupt(self, run: RunActor) -> None:
         """Give the body up: its thread is abandoned, and another takes its place."""
+        run.interrupts += 1
         run.engine.abandoned[run.driver] += 1
         if not self.in_place:
             self._threads.abandon(run.driver)
