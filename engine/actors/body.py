@@ -219,7 +219,9 @@ def is_retriable(run: RunActor, verdict: m.Message) -> bool:
 async def back_off(run: RunActor, on: Dispatcher, failed: m.Message) -> bool:
     """Wait for the time of the next attempt; False if there is to be none."""
     options = run.definition.options
-    run.asked = NOTHING
+    with run.engine.lock:
+        if run.asked is m.Asked.DEADLINE:  # else another thread has asked meanwhile
+            run.asked = NOTHING
     state = state_of(run, failed)
     if not await wants_retry(run, on, state):
         return False
@@ -295,8 +297,9 @@ async def prepare(run: RunActor, on: Dispatcher) -> None:
 async def wait_for_room(run: RunActor, on: Dispatcher, buffer: Buffer) -> None:
     """Wait until a subscriber that must lose nothing is no longer behind."""
     await on.wait(buffer.await_room, buffer.forget_writer)
-    if run.asked is not NOTHING:
-        buffer.pass_turn()  # another thread stopped it: it will publish nothing
+    if run.asked is not NOTHING or run.state_type is RUNNING:
+        # Another thread stopped it, or it is a retry: it will publish nothing now.
+        buffer.pass_turn()
 
 
 async def wait_for_hooks(run: RunActor, on: Dispatcher) -> None:
