@@ -188,10 +188,11 @@ def classify(
 
 def cancellation_types() -> tuple[type[BaseException], ...]:
     """Return the cancellation exceptions of the loops that this process has loaded."""
-    trio = sys.modules.get("trio")
-    if trio is None:
+    # Trio may be half imported, by another thread.
+    cancelled = getattr(sys.modules.get("trio"), "Cancelled", None)
+    if cancelled is None:
         return (asyncio.CancelledError,)
-    return (asyncio.CancelledError, trio.Cancelled)
+    return (asyncio.CancelledError, cancelled)
 
 
 class Supervisor:

@@ -15,8 +15,9 @@ Backend = Literal["asyncio", "trio"]
 
 def running_backend() -> Backend | None:
     """Return the kind of event loop that runs in this thread, or None."""
-    trio = sys.modules.get("trio")
-    if trio is not None and trio.lowlevel.in_trio_run():
+    # Not `trio` itself, which may be half imported, by another thread.
+    lowlevel = getattr(sys.modules.get("trio"), "lowlevel", None)
+    if lowlevel is not None and lowlevel.in_trio_run():
         return "trio"
     if asyncio._get_running_loop() is not None:
         return "asyncio"
