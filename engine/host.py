@@ -22,6 +22,7 @@ import anyio
 
 from engine.actors import messages as m
 from engine.actors.broadcast import Broadcast, Gap, Overflow
+from engine.actors.flights import FLIGHTS
 from engine.actors.hook import HookActor
 from engine.actors.mailbox import Mailbox
 from engine.actors.run import RUNS
@@ -133,7 +134,7 @@ class Engine:
         check.seconds("hook_timeout", hook_timeout, zero=False)
         check.seconds("shutdown_grace", shutdown_grace, zero=True)
         self.hook_timeout = hook_timeout
-        self.lock = RLock()
+        self.lock: Any = RLock()
         self.prefix = new_prefix()
         self.next_number = itertools.count(1).__next__
         self.live: dict[Any, None] = {}
@@ -512,9 +513,10 @@ class Engine:
         self.condition = RUNS
         if self._is_shared:
             self._scope_token = SCOPE.set(self)
-            enlist(self)
+        enlist(self, is_shared=self._is_shared)
 
     def _close(self, report: ShutdownReport | None = None) -> None:
+        delist(self)
         self.condition = "is closed"
         self.shutdown_report = report
         self.broadcast.close()
@@ -523,13 +525,14 @@ class Engine:
         if self.termination is not None:
             self.termination.close()
         if self._is_shared:
-            delist(self)
             with suppress(ValueError):  # left in another context than it was entered in
                 SCOPE.reset(self._scope_token)
 
     def was_forked(self) -> None:
         """Refuse everything from now on: this is a forked child."""
         self.is_forked = True
+        self.lock._at_fork_reinit()  # who holds it may be a thread that is not here
+        FLIGHTS.was_forked()
         self.condition = "was forked"
         if self.recording is not None:
             self.recording.was_forked()

@@ -39,6 +39,10 @@ class Flights:
     """All flights of this process."""
 
     def __init__(self) -> None:
+        self.was_forked()
+
+    def was_forked(self) -> None:
+        """Forget everything: in this process, which is a fork, none of it flies."""
         self._lock = Lock()
         self._flying: dict[Place, Flight] = {}
         # The runs that fly, and for whom those that wait below one of them wait. Who
