@@ -152,8 +152,10 @@ class Engine:
             summon=self._summon,
         )
         self.broadcast.on_owed = self.hooks.take
-        self.threads = ThreadPool("engine-body", BODY_THREADS)
-        self.hook_threads = ThreadPool("engine-hook", hook_concurrency + BODY_THREADS)
+        self.threads = ThreadPool("engine-body", BODY_THREADS, self.lock)
+        self.hook_threads = ThreadPool(
+            "engine-hook", hook_concurrency + BODY_THREADS, self.lock
+        )
         self.loops = Loops(self.hook_threads)
         self.caller, self.holder, self.worker = (
             CallerDispatcher(

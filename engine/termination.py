@@ -10,9 +10,12 @@ sync hook is not, and the call that it is a part of raises when it is over.
 
 from __future__ import annotations
 
+import _thread
 import signal
+import time
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from threading import main_thread
+from typing import TYPE_CHECKING, Final
 
 from engine.actors import messages as m
 from engine.context import IN_HOOK, run_of_this_thread
@@ -21,6 +24,20 @@ from engine.exceptions import Terminated
 if TYPE_CHECKING:
     from engine.actors.run import RunActor
     from engine.host import Engine
+
+
+LONGEST_WAIT: Final = 0.5
+"""Seconds that the main thread waits for its runs to be told."""
+
+
+def send_again() -> None:
+    """Send the signal once more, when the main thread has had time to go on."""
+    time.sleep(0.001)
+    main = main_thread().ident
+    if main is None or not hasattr(signal, "pthread_kill"):
+        signal.raise_signal(signal.SIGTERM)
+    else:
+        signal.pthread_kill(main, signal.SIGTERM)  # which wakes it if it waits
 
 
 class Termination:
@@ -71,7 +88,11 @@ class Termination:
         if home is not None and run is None:
             home.call_soon(self._end_block)
             return
-        self._end_runs()
+        if self._engine.lock._is_owned():
+            # In the middle of a message, of which half must not get lost.
+            _thread.start_new_thread(send_again, ())
+            return
+        self._end_runs_elsewhere()
         if run is not None and IN_HOOK.get():
             self._hook_of = run
         else:
@@ -80,6 +101,25 @@ class Termination:
     def _end_block(self) -> None:
         self._end_runs()
         self._engine.cancel_block()
+
+    def _end_runs_elsewhere(self) -> None:
+        """End the runs from another thread: this one may hold anything.
+
+        Such as the lock in an `Event` that it is about to wait for, and that the end of
+        a run sets. If that keeps the other thread, this one must not wait for it.
+        """
+        self.has_come = True
+        done = _thread.allocate_lock()
+        done.acquire()
+
+        def end_runs() -> None:
+            try:
+                self._end_runs()
+            finally:
+                done.release()
+
+        _thread.start_new_thread(end_runs, ())
+        done.acquire(timeout=LONGEST_WAIT)
 
     def _end_runs(self) -> None:
         self.has_come = True

@@ -103,10 +103,12 @@ class Worker:
 class ThreadPool:
     """Threads that are started when needed and kept until the engine closes."""
 
-    def __init__(self, name: str, limit: int) -> None:
+    def __init__(self, name: str, limit: int, lock: Any = None) -> None:
         self._name = name
         self._limit = limit
-        self._lock = threading.Lock()
+        # The engine's own, which is re-entrant: actors stop and start what is done here
+        # with it held, and in signal handlers and finalizers in the middle of this.
+        self._lock = threading.RLock() if lock is None else lock
         self._backlog: deque[tuple[Call, Lose]] = deque()
         self._workers: set[Worker] = set()
         # Those that neither wait nor hang. While there is a backlog there is such a
@@ -161,7 +163,7 @@ class ThreadPool:
         """Let threads end when they have nothing to do; does not wait for them."""
         with self._lock:
             self._closing = True
-            for worker in self._idle:
+            for worker in tuple(self._idle):
                 worker.bell.put(None)
 
     @property
@@ -181,8 +183,8 @@ class ThreadPool:
                 return
             if self._idle:
                 worker = next(reversed(self._idle))
-                worker.bell.put(None)
                 del self._idle[worker]
+                worker.bell.put(None)
                 return
         if len(self._present) < self._limit:
             self._start_thread()
