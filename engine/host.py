@@ -272,12 +272,17 @@ class Engine:
         traceback: TracebackType | None,
     ) -> None:
         shutdown = Shutdown(self, self.caller, self._grace)
-        self.condition = "is shutting down"
-        report = drive(shutdown.run(at_once=error is not None))
-        self.loops.stop()
-        if self.recording is not None:
-            drive(self.recording.close(self.caller))
-        self._close(report)
+        with self.lock:
+            self.condition = "is shutting down"
+        report = None
+        try:
+            report = drive(shutdown.run(at_once=error is not None))
+            self.loops.stop()
+            if self.recording is not None:
+                drive(self.recording.close(self.caller))
+        finally:
+            # A second Ctrl-C leaves the rest undone, and no engine that calls may find.
+            self._close(report)
         if self._failure is not None:
             raise self._failure
         if self._is_terminated and not isinstance(error, Terminated):

@@ -64,7 +64,10 @@ class BackgroundLoop:
 
     def stop(self, timeout: float) -> None:
         """End the loop; wait for its thread for at most *timeout* seconds."""
-        self._dispatcher.call_soon(self._stop.set)
+        if self._thread.ident is None:
+            return  # who wanted to start it was interrupted
+        if self._ready.wait(timeout) and self._error is None:
+            self._dispatcher.call_soon(self._stop.set)
         self._thread.join(timeout)
 
     def _run(self) -> None:

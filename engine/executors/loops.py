@@ -59,8 +59,9 @@ class Loops:
             self._loops.extend([None] * (site + 1 - len(self._loops)))
             if self._loops[site] is None:
                 background = BackgroundLoop(self.backend, self._hook_threads)
-                self._loops[site] = background.start()
+                # Before: it is to be stopped even if a signal interrupts this.
                 self._backgrounds.append(background)
+                self._loops[site] = background.start()
             return self._loops[site]
 
     def started(self, site: int) -> LoopDispatcher | None:
