@@ -275,16 +275,20 @@ class RunActor(Kin):
     @property
     def name(self) -> str:
         """The run's name: from its template, else made up when first asked for."""
-        if self._name is None:
-            if self.definition.kind == "flow":
-                self._name = two_words()
-            else:
-                self._name = f"{self.definition.name}-{self.id.rpartition('-')[2]}"
-        return self._name
+        return self._make_name() if self._name is None else self._name
 
     @name.setter
     def name(self, name: str) -> None:
         self._name = name
+
+    def _make_name(self) -> str:
+        with self._lock:  # else two threads that ask make up one each
+            if self._name is None:
+                if self.definition.kind == "flow":
+                    self._name = two_words()
+                else:
+                    self._name = f"{self.definition.name}-{self.id.rpartition('-')[2]}"
+            return self._name
 
     @property
     def parameters(self) -> dict[str, Any]:
