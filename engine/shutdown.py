@@ -113,9 +113,12 @@ def all_runs(runs: dict[Any, Any]) -> list[RunActor]:
 
 def give_up_runs(engine: Engine) -> int:
     """End what could not be stopped, children before parents; return how many."""
-    stuck = all_runs(engine.live)
+    given_up = 0
     text = "The body did not stop within the engine's shutdown grace."
-    for run in reversed(stuck):
+    for run in reversed(all_runs(engine.live)):
+        if run.is_over:
+            continue  # it had stopped, and waited only for a child that was given up
+        given_up += 1
         log.error("run_abandoned", run_id=run.id, run=run.name, seconds=run.elapsed())
         run.send(m.Lost("abandoned", text, None))
-    return len(stuck)
+    return given_up

@@ -683,6 +683,35 @@ class TestShutdown:
         assert (report.cancelled, report.abandoned) == (0, 1)
         assert [log["event"] for log in logs] == ["run_abandoned"]
 
+    @in_virtual_time
+    def test_a_parent_that_waits_for_such_a_body_is_not_given_up(
+        self, way: Way
+    ) -> None:
+        """It has stopped: it is Cancelled as soon as its child is out of the way."""
+
+        @task
+        async def deaf() -> None:
+            for _ in range(2):
+                cancelled = anyio.get_cancelled_exc_class()
+                with suppress(cancelled), anyio.CancelScope(shield=True):
+                    await anyio.sleep(5)
+
+        @flow
+        async def parent() -> None:
+            deaf.submit()
+
+        async def main() -> Any:
+            async with Engine(shutdown_grace=0) as engine:
+                handle = engine.start(parent)
+                await anyio.sleep(1)
+            assert handle.state.name == "Cancelled"
+            return engine.shutdown_report
+
+        with structlog.testing.capture_logs() as logs:
+            report = way.call(main)
+        assert (report.cancelled, report.abandoned) == (1, 1)
+        assert [log["event"] for log in logs] == ["run_abandoned"]
+
     async def test_hooks_owed_add_up(self) -> None:
         """Whatever became of them, each hook that was due is counted once."""
 
