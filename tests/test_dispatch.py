@@ -8,6 +8,7 @@ from contextvars import Context, copy_context
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import pytest
 import trio
 from structlog.testing import capture_logs
@@ -277,3 +278,41 @@ def test_ctrl_c_on_trio_leaves_no_transition_half_done() -> None:
     assert trio.run(main) == [False, False]
     assert len(protected) == 9
     assert all(protected)
+
+
+@pytest.mark.parametrize("timed", [False, True])
+async def test_what_a_thread_asks_of_a_loop_after_its_engine_closed(
+    timed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A child's start or a timer that comes too late is dropped, and harms nobody."""
+    is_late, closed = anyio.Event(), threading.Event()
+    main = threading.get_ident()
+
+    @task
+    async def child() -> None: ...
+
+    @flow(timeout_seconds=60 if timed else None)
+    def parent() -> None:
+        child.submit()
+
+    async with Engine() as engine:
+        home = engine.loops.home
+        assert home is not None
+        call_soon = home.call_soon
+
+        def late(*call: Any) -> None:
+            if threading.get_ident() != main and not closed.is_set():
+                call_soon(is_late.set)
+                assert closed.wait(10)
+            call_soon(*call)
+
+        monkeypatch.setattr(type(home), "call_soon", lambda _, *call: late(*call))
+        handle = engine.start(parent)
+        await is_late.wait()
+        handle.cancel()
+        await handle.join()
+    closed.set()
+    await anyio.to_thread.run_sync(engine.threads.close)
+    await anyio.wait_all_tasks_blocked()
+    assert handle.state.is_cancelled()
+    assert engine.statistics().live_runs == 0

@@ -44,6 +44,8 @@ class Starter:
         """Start a run in a copy of the caller's context, from any thread."""
         if get_ident() != self.thread_id:
             self.call_soon(copy_context().run, self.spawn, perform, run)
+        elif run.state_type is not PENDING:
+            return  # stopped on its way here: the loop may take no more tasks
         elif self._starts.take():
             self.start(None, perform, run)
         else:

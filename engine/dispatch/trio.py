@@ -175,7 +175,12 @@ class TrioDispatcher(TrioWaiter, HookCaller, Starter, Interrupter):
         if get_ident() == self.thread_id:
             start(self._serve, perform, *args)
         else:
-            self.call_soon(copy_context().run, start, self._serve, perform, *args)
+            self.call_soon(copy_context().run, self._start_late, perform, *args)
+
+    def _start_late(self, *args: Any) -> None:
+        # What is raised here ends the whole of trio.
+        with suppress(RuntimeError):  # the nursery is closed: nobody waits any more
+            self._nursery.start_soon(self._serve, *args)
 
     async def _serve(
         self, perform: Callable[..., Coroutine[Any, Any, Any]], *args: Any
