@@ -284,6 +284,28 @@ class TestBlock:
         assert sorted(began) == list(range(8))
         assert numbers(seen) == list(range(1, 25))
 
+    @pytest.mark.parametrize("submits", [False, True])
+    async def test_what_holds_the_reader_s_loop_does_not_wait_for_it(
+        self, submits: bool
+    ) -> None:
+        """Neither a sync flow that is called on the loop nor what it submits."""
+
+        @flow
+        def holds_the_loop() -> None:
+            for _ in range(5):
+                if submits:
+                    sync_step.submit().result()
+                else:
+                    sync_step()
+
+        seen: list[Any] = []
+        async with Engine() as engine:
+            subscription = engine.subscribe(buffer=2, overflow="block")
+            holds_the_loop()
+            await read(subscription, seen, most=18)
+            subscription.close()
+        assert numbers(seen) == list(range(1, 19))
+
     async def test_the_excess_is_one_transition_of_each_live_run(self) -> None:
         """A buffer that nobody reads is bounded by what has begun already."""
         go_on = anyio.Event()

@@ -295,7 +295,13 @@ async def prepare(run: RunActor, on: Dispatcher) -> None:
 
 
 async def wait_for_room(run: RunActor, on: Dispatcher, buffer: Buffer) -> None:
-    """Wait until a subscriber that must lose nothing is no longer behind."""
+    """Wait until a subscriber that must lose nothing is no longer behind.
+
+    Unless it may be waiting itself, for the loop that a sync body of this run's family
+    holds: then there is more in the buffer than its size.
+    """
+    if buffer.needs_loop and run.site > run.engine.loops.base_site:
+        return
     await on.wait(buffer.await_room, buffer.forget_writer)
     if run.asked is not NOTHING or run.state_type is RUNNING:
         # Another thread stopped it, or it is a retry: it will publish nothing now.

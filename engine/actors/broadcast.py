@@ -4,7 +4,8 @@ Publishing never waits. A reader that falls behind costs the others nothing; wha
 full buffer means is its own choice:
 
 * ``block``: nothing is lost. Runs wait before their next step until there is room, so
-  the buffer exceeds its size by one transition of each live run at the most.
+  the buffer exceeds its size by one transition of each live run at the most. Those of a
+  sync body that holds an event loop do not wait: it might be the reader's.
 * ``drop_oldest``: the oldest transitions make room, and a `Gap` in their place says how
   many they were.
 * ``fail``: the reader is cut off and gets `SubscriberOverflow`.
@@ -73,10 +74,13 @@ class Buffer:
     gets every step, so a step's number follows from its place.
 
     Attributes:
+        needs_loop: Whether its reader may need an event loop to go on.
         keep: What takes what is published, where that is a bare append: a `Step`, or a
             run alone that is new. None where it is `put`. A reader that is behind costs
             the others no more than that, and the memory of what it keeps.
     """
+
+    needs_loop = True
 
     __slots__ = (
         "_broadcast",

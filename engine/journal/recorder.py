@@ -52,6 +52,8 @@ class Recorder(Buffer):
         clerk: Makes rows of pages; there once the journal is open.
     """
 
+    needs_loop = False
+
     __slots__ = (
         "_asleep",
         "_bell",
