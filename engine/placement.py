@@ -39,6 +39,9 @@ Kwargs = dict[str, Any]
 Here = tuple["Dispatcher", int]
 """A loop and its site."""
 
+FRAMES: Final = 40
+"""Calls within calls that a run in place needs around its body, and its hooks' logs."""
+
 LOOP_HELD_SECONDS: Final = 0.1
 """From how long on a sync call that held an event loop is worth a warning."""
 
@@ -220,6 +223,12 @@ def lose(run: RunActor, error: BaseException) -> None:
         run.engine.hooks.go_on((lane,))
 
 
+def check_stack(frames: int = FRAMES) -> None:
+    """Raise RecursionError now, rather than amid the steps of a run that has begun."""
+    if frames:
+        check_stack(frames - 1)
+
+
 async def perform_in_place(
     engine: Engine,
     definition: Definition[..., Any],
@@ -231,6 +240,8 @@ async def perform_in_place(
     borrowed: Here | None = None,
 ) -> RunActor:
     """Run an async body in the calling task; return its run, which has ended."""
+    if parent is not None:
+        check_stack()
     here = borrowed or loop_here(engine, parent)
     if here is None:
         return await perform_on_foreign_loop(
@@ -284,6 +295,8 @@ def drive_in_place(
     wait_for: Iterable[Any] | None,
 ) -> RunActor:
     """Run a sync body in the calling thread; return its run, which has ended."""
+    if parent is not None:
+        check_stack()
     backend = running_backend()
     on = engine.caller if backend is None else engine.holder
     began = time.monotonic()
