@@ -16,6 +16,8 @@ import subprocess
 import sys
 import traceback
 
+from engine.exceptions import EngineError
+
 LOCK_SECONDS = 5.0
 """How long to wait for the journal's lock: a dying process may take a moment to drop
 it."""
@@ -75,6 +77,9 @@ def stand_by(journal: str, loop: str, told: int) -> int:
     try:
         anyio.run(wait_and_recover, backend=loop)
         return 0
+    except EngineError as error:
+        print(f"python -m engine run: {error}", file=sys.stderr)
+        return 1
     except BaseException:
         traceback.print_exc()
         return 1

@@ -66,7 +66,7 @@ class Watch:
             recovery = None if journal is None else Recovery(journal, loop)
             code = self._watch(child)
             if recovery is not None:
-                recovery.follow(code)
+                recovery.follow(child.pid, code)
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
@@ -130,15 +130,16 @@ class Recovery:
             warm_up(loop)
             self._standby = Standby(journal, loop)
 
-    def follow(self, code: int) -> None:
+    def follow(self, child: int, code: int) -> None:
         """Recover if the child has left something to do, until it is done.
 
         Args:
+            child: Its process id.
             code: How the child ended. Of one that was killed nobody has to look into
                 the journal first.
         """
         if not Path(self._journal).exists() or (
-            code >= 0 and not needs_recovery(self._journal)
+            code >= 0 and not needs_recovery(self._journal, child, code)
         ):
             if self._standby is not None:
                 self._standby.dismiss()
@@ -162,13 +163,18 @@ def ignore_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def needs_recovery(journal: str) -> bool:
-    """Whether there is anything to do for a recovery."""
+def needs_recovery(journal: str, child: int, code: int) -> bool:
+    """Whether a child that was not killed has left anything to do for a recovery."""
+    from engine.cli.child import REFUSED
     from engine.journal.exceptions import JournalError
     from engine.journal.reader import reading
 
     try:
         with reading(journal) as reader:
+            # One that refuses, perhaps since somebody else has the journal, has said
+            # why. It has the code of a body that exits so, but never wrote anything.
+            if code == REFUSED and all(o["pid"] != child for o in reader.owners()):
+                return False
             return reader.needs_recovery()
     except JournalError:
-        return True  # whatever it is, the recovery will say
+        return code != REFUSED  # whatever it is, the recovery will say

@@ -52,6 +52,8 @@ async def child(how: str) -> None:
     if how == "kill":
         note("killing")
         os.kill(os.getpid(), signal.SIGKILL)
+    if how == "exit":
+        os._exit(2)
     await anyio.sleep(float(how))
 
 

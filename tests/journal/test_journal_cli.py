@@ -226,6 +226,58 @@ def test_mistakes_are_named(
     assert "no_such_module" in err
 
 
+@pytest.mark.parametrize("loop", ["asyncio", "trio"])
+def test_a_journal_of_no_use_is_one_sentence(place: Place, loop: str) -> None:
+    """What the child says of garbage, or of a folder, is not said again."""
+    place.journal.write_text("garbage")
+    code, _, err = place.run("run", "journal_app:parent", "--loop", loop)
+    assert code == 2
+    assert err.count("\n") == 1
+    assert "file is not a database" in err
+    place.journal.unlink()
+    place.journal.mkdir()
+    code, _, err = place.run("run", "journal_app:parent", "--loop", loop)
+    assert code == 2
+    assert err.count("\n") == 1
+
+
+def test_a_journal_in_use_is_left_alone(place: Place) -> None:
+    """A run that is refused for it is not followed by a recovery of another's runs."""
+    first = place.start("run", "journal_app:parent", "--param", "how=60")
+    place.wait_for("child")
+    code, _, err = place.run("run", "journal_app:parent")
+    assert code == 2
+    assert err.count("\n") == 1
+    assert "is in use by process" in err
+    first.send_signal(signal.SIGTERM)
+    first.communicate(timeout=30)
+
+
+def test_a_body_may_exit_with_the_code_of_a_refusal(place: Place) -> None:
+    """What it leaves is recovered at once all the same."""
+    code, _, err = place.run("run", "journal_app:parent", "--param", "how=exit")
+    assert code == 2, err
+    assert [line[3] for line in place.words() if line[1] == "noted"] == ["Crashed"] * 2
+
+
+def test_a_recovery_that_fails_says_why(place: Place) -> None:
+    """When the child was killed, only the recovery can: in one sentence."""
+    place.journal.write_text("garbage")
+    code = "import sys; from engine.cli.standby import Standby; "
+    code += "sys.exit(Standby(sys.argv[1], 'asyncio').recover())"
+    ended = subprocess.run(
+        [sys.executable, "-c", code, str(place.journal)],
+        env=place.env,
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 1
+    assert ended.stderr == (
+        f"python -m engine run: cannot open {place.journal} as a journal:"
+        " file is not a database (SQLITE_NOTADB)\n"
+    )
+
+
 def test_parameters_are_json_or_text() -> None:
     """A value is JSON where it can be read so, else text."""
     assert parameter("n=3") == ("n", 3)
