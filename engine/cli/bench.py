@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from engine.cli.arguments import positive
+
 if TYPE_CHECKING:
     from engine.bench.measure import Setting
     from engine.bench.session import Session
@@ -69,17 +71,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="with --gate: keep the figures of this Python in FILE",
     )
     add("--json", action="store_true", help="print JSON instead of tables")
-
-
-def positive(text: str) -> int:
-    """Read a whole number above zero."""
-    try:
-        value = int(text)
-    except ValueError:
-        value = 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number >= 1, got {text!r}")
-    return value
 
 
 def execute(options: argparse.Namespace) -> int:

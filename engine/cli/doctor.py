@@ -11,7 +11,8 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-from engine.cli.output import add_journal, print_json
+from engine.cli.arguments import add_journal
+from engine.cli.output import print_json
 
 HELP: Final = "Check a journal: its file, its lock, its disk, and what is owed."
 

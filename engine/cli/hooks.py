@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Final, get_args
 
-from engine.cli.output import add_journal, print_json, print_table
+from engine.cli.arguments import add_journal, positive
+from engine.cli.output import print_json, print_table
 from engine.journal.rows import HookFate
 
 HELP: Final = "List the hooks that were not delivered; --all lists all."
@@ -28,7 +29,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_journal(parser)
     parser.add_argument("--all", action="store_true", help="delivered ones as well")
     parser.add_argument("--fate", choices=FATES, help="only those with this fate")
-    parser.add_argument("--limit", type=int, default=1000, help="how many at most")
+    parser.add_argument(
+        "--limit",
+        type=positive,
+        default=1000,
+        metavar="N",
+        help="how many (default 1000)",
+    )
 
 
 def execute(options: argparse.Namespace) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 import sys
@@ -12,16 +11,6 @@ from typing import Any, Final
 
 WIDEST: Final = 60
 """Characters of one column; longer texts are cut in tables, never in JSON."""
-
-
-def add_journal(parser: argparse.ArgumentParser) -> None:
-    """Add what every command that reads a journal takes."""
-    parser.add_argument(
-        "--journal", required=True, metavar="FILE", help="the journal's file"
-    )
-    parser.add_argument(
-        "--json", action="store_true", help="print JSON instead of a table"
-    )
 
 
 def print_json(value: Any) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Final
 
-from engine.cli.output import add_journal, print_json
+from engine.cli.arguments import add_journal, add_loop, add_wait
+from engine.cli.output import print_json
 
 HELP: Final = "Deliver what is owed, and try again what was parked or has failed."
 AGAIN: Final = ("unresolvable", "quarantined", "failed", "timed_out")
@@ -23,10 +24,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         choices=AGAIN,
         help="which to try again (default: unresolvable and quarantined)",
     )
-    parser.add_argument("--loop", choices=("asyncio", "trio"), default="asyncio")
-    parser.add_argument(
-        "--wait", type=float, default=0.0, help="seconds to wait for the lock"
-    )
+    add_loop(parser)
+    add_wait(parser)
 
 
 def execute(options: argparse.Namespace) -> int:

@@ -7,6 +7,8 @@ import json
 import sys
 from typing import Any, Final
 
+from engine.cli.arguments import add_loop, add_wait, journal_file, seconds
+
 HELP: Final = "Run a flow under a supervisor, which delivers its hooks if it is killed."
 
 
@@ -21,33 +23,34 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="an argument, as JSON or as plain text; may be repeated",
     )
     parser.add_argument(
-        "--journal", metavar="FILE", help="where the run is kept; without, nowhere"
+        "--journal",
+        type=journal_file,
+        metavar="FILE",
+        help="where the run is kept, a file or sqlite:///FILE; without, nowhere",
     )
-    parser.add_argument("--loop", choices=("asyncio", "trio"), default="asyncio")
+    add_loop(parser)
     parser.add_argument(
-        "--durability", choices=("full", "normal", "off"), default="full"
+        "--durability",
+        choices=("full", "normal", "off"),
+        default="full",
+        help="what a loss of power takes from the journal: nothing, the last moments,"
+        " or perhaps all of it; the death of the process takes nothing (default full)",
     )
     parser.add_argument(
         "--drain",
-        type=float,
+        type=seconds,
         default=1.0,
         metavar="SECONDS",
         help="from the first SIGINT or SIGTERM to cancelling (default 1)",
     )
     parser.add_argument(
         "--grace",
-        type=float,
+        type=seconds,
         default=10.0,
         metavar="SECONDS",
         help="from cancelling to killing (default 10)",
     )
-    parser.add_argument(
-        "--wait",
-        type=float,
-        default=0.0,
-        metavar="SECONDS",
-        help="how long to wait for the journal's lock (default 0)",
-    )
+    add_wait(parser)
 
 
 def execute(options: argparse.Namespace) -> int:

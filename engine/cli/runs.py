@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Final
 
-from engine.cli.output import add_journal, print_json, print_table
+from engine.cli.arguments import add_journal, positive
+from engine.cli.output import print_json, print_table
 
 HELP: Final = "List a journal's runs, the latest first."
 COLUMNS: Final = (
@@ -26,9 +27,13 @@ COLUMNS: Final = (
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     add_journal(parser)
-    parser.add_argument("--limit", type=int, default=50, help="how many (default 50)")
+    parser.add_argument(
+        "--limit", type=positive, default=50, metavar="N", help="how many (default 50)"
+    )
     parser.add_argument("--of", metavar="NAME", help="only of this flow or task")
-    parser.add_argument("--state", help="only in this state, such as Failed")
+    parser.add_argument(
+        "--state", metavar="STATE", help="only in this state, such as Failed"
+    )
     parser.add_argument("--live", action="store_true", help="only without an end")
 
 

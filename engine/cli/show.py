@@ -6,7 +6,8 @@ import argparse
 import sys
 from typing import Any, Final
 
-from engine.cli.output import add_journal, cell, print_json, print_table
+from engine.cli.arguments import add_journal
+from engine.cli.output import cell, print_json, print_table
 
 HELP: Final = "Show one run: its steps, its hooks and its children."
 FACTS: Final = (
