@@ -55,13 +55,15 @@ class Reader:
         path: The journal's file.
 
     Raises:
-        JournalFormatError: There is no such file, or it is no journal.
+        JournalFormatError: There is no such file, it is a folder, or no journal.
     """
 
     def __init__(self, path: str) -> None:
         self.path = path
         if not Path(path).is_file():
-            raise JournalFormatError(path, "there is no such file")
+            is_folder = Path(path).is_dir()
+            problem = "it is a folder" if is_folder else "there is no such file"
+            raise JournalFormatError(path, problem)
         uri = Path(path).absolute().as_uri()
         try:
             self._db = sqlite3.connect(f"{uri}?mode=ro", uri=True, timeout=5.0)

@@ -85,9 +85,12 @@ def find(target: str) -> Any:
     """Return what a target names, importing its module.
 
     Raises:
-        UnresolvableTarget: There is nothing of that name.
+        UnresolvableTarget: There is nothing of that name, or it is no name.
     """
     name, _, qualname = target.rpartition(":")
+    if not name or not qualname:
+        text = f"the target must look like MODULE:FLOW, got {target!r}"
+        raise UnresolvableTarget(text)
     found: Any = load(name)
     for part in qualname.split("."):
         try:

@@ -17,6 +17,7 @@ from journal_faults import rows
 
 from engine.cli import main
 from engine.cli.run import parameter
+from engine.journal.targets import UnresolvableTarget, find
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -215,6 +216,8 @@ def test_mistakes_are_named(
     for command in ("runs", "hooks", "doctor", "redeliver"):
         assert main([command, *missing]) == 2
         assert "there is no such file" in capsys.readouterr().err
+        assert main([command, "--journal", str(tmp_path)]) == 2
+        assert "as a journal: it is a folder" in capsys.readouterr().err
     assert not (tmp_path / "no.db").exists()
     assert main(["run", "m:f", "--param", "nothing"]) == 2
     assert "name=value" in capsys.readouterr().err
@@ -224,6 +227,15 @@ def test_mistakes_are_named(
     code, _, err = place.run("run", "no_such_module:flow")
     assert code == 2
     assert "no_such_module" in err
+
+
+@pytest.mark.parametrize("target", ["nope", "journal_app", "journal_app:", ":parent"])
+def test_a_target_has_two_parts(target: str) -> None:
+    """Where one of them is missing, that is what is said."""
+    with pytest.raises(UnresolvableTarget) as caught:
+        find(target)
+    said = str(caught.value)
+    assert said == f"the target must look like MODULE:FLOW, got {target!r}"
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "trio"])
