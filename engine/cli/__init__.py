@@ -13,6 +13,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 
 from engine.exceptions import EngineError
@@ -47,12 +48,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command.set_defaults(execute=module.execute)
     options = parser.parse_args(arguments)
     try:
-        return int(options.execute(options))
+        code = int(options.execute(options))
+        sys.stdout.flush()  # now, when it can still be said that this fails
+        return code
     except EngineError as error:
         print(f"{parser.prog} {options.command}: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:
-        # Whoever read our output (head, less) has seen enough. Python would complain
-        # once more when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        give_up_output()  # whoever read it (head, less) has seen enough
         return 1
+    except OSError as error:
+        print(f"{parser.prog} {options.command}: {error}", file=sys.stderr)
+        give_up_output()
+        return 1
+
+
+def give_up_output() -> None:
+    """Leave nothing to write at exit, where Python would complain once more."""
+    with suppress(OSError):
+        sys.stdout.flush()
+        return
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
