@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
+import traceback
 from typing import Any, Final
 
 import anyio
@@ -24,6 +25,9 @@ CODES: Final = {StateType.COMPLETED: 0, StateType.CANCELLED: 143}
 FAILED: Final = 1
 REFUSED: Final = 2
 
+SHOWN: Final = frozenset({StateType.FAILED, StateType.CRASHED})
+"""Ends whose error is printed with its traceback, as Python does."""
+
 
 async def run(definition: Definition[..., Any], job: dict[str, Any]) -> int:
     """Run a flow; return the exit code that its end means."""
@@ -37,6 +41,8 @@ async def run(definition: Definition[..., Any], job: dict[str, Any]) -> int:
     async with Engine(journal=journal, shutdown_grace=job["grace"]) as engine:
         handle = await run_until_told(engine, definition, job["parameters"])
     state, took = handle.state, handle.run.total_run_time.total_seconds()
+    if state.type in SHOWN and isinstance(state.data, BaseException):
+        traceback.print_exception(state.data)
     print(f"{handle.name} ({handle.id}): {state} after {took:.3f} s", file=sys.stderr)
     return CODES.get(state.type, FAILED)
 

@@ -95,7 +95,12 @@ def test_a_run_that_ends_by_itself(place: Place, loop: str) -> None:
     assert "Completed" in err
     code, _, err = place.run("run", target, "--param", "how=word", "--loop", loop)
     assert code == 1
-    assert "could not convert" in err
+    assert err.startswith("Traceback (most recent call last):\n")
+    assert "await anyio.sleep(float(how))" in err
+    lines = err.splitlines()
+    assert lines[-2] == "ValueError: could not convert string to float: 'word'"
+    assert "Failed(" in lines[-1]
+    assert "actors" not in err  # above the body is nothing of ours
     kinds = [line[3] for line in place.words() if line[1] == "noted"]
     assert kinds == ["Completed", "Failed"]
 
