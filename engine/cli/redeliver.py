@@ -15,7 +15,10 @@ AGAIN: Final = ("unresolvable", "quarantined", "failed", "timed_out")
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument(
-        "run_ids", nargs="*", metavar="ID", help="only these runs (default: all)"
+        "runs",
+        nargs="*",
+        metavar="RUN",
+        help="only this one, by its id, how that begins, or a name (default: all)",
     )
     add_journal(parser)
     parser.add_argument(
@@ -30,14 +33,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def execute(options: argparse.Namespace) -> int:
     """Owe the hooks again and deliver them."""
+    from engine.cli.lookup import run_id_of
     from engine.cli.recover import recover_now
     from engine.journal.reader import reading
     from engine.journal.sqlite import SQLiteJournal
 
-    with reading(options.journal):
-        pass  # a mistyped name must not make a new journal
+    # Read first: a mistyped name must not make a new journal.
+    with reading(options.journal) as reader:
+        run_ids = [run_id_of(reader, called) for called in options.runs]
     journal = SQLiteJournal(options.journal, wait=options.wait)
-    again = journal.owe_again(options.fate or AGAIN[:2], options.run_ids)
+    again = journal.owe_again(options.fate or AGAIN[:2], run_ids)
     hooks = recover_now(journal, options.loop).hooks
     with reading(options.journal) as reader:
         fates = reader.fates()

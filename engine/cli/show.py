@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import Any, Final
 
 from engine.cli.arguments import add_journal
@@ -41,19 +40,19 @@ CHILDREN: Final = ("id", "name", "state", "cause", "seconds", "owed")
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("run_id", metavar="ID", help="the run's id")
+    parser.add_argument("run", metavar="RUN", help="its id, how that begins, or a name")
     add_journal(parser)
 
 
 def execute(options: argparse.Namespace) -> int:
     """Print the run."""
+    from engine.cli.lookup import NoSuchRunError, run_id_of
     from engine.journal.reader import reading
 
     with reading(options.journal) as reader:
-        run = reader.run(options.run_id)
-    if run is None:
-        print(f"{options.journal} has no run {options.run_id!r}", file=sys.stderr)
-        return 1
+        run = reader.run(run_id_of(reader, options.run))
+    if run is None:  # pragma: no cover - it was dropped at this very moment
+        raise NoSuchRunError(options.journal, options.run, [])
     if options.json:
         print_json(run)
     else:

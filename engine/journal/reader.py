@@ -32,6 +32,12 @@ JOIN definitions USING (definition)
 JOIN transitions AS last ON last.run = runs.run AND last.sequence =
     (SELECT max(sequence) FROM transitions WHERE transitions.run = runs.run)
 """
+IDS: Final = """
+SELECT run_id AS id FROM runs JOIN definitions USING (definition)
+WHERE substr(run_id, 1, length(?)) = ? OR ? = coalesce(
+    runs.name, definitions.name || substr(run_id, instr(run_id, '-')))
+ORDER BY run DESC LIMIT ?
+"""
 STEPS: Final = """
 SELECT sequence, name AS state, type AS state_type, message, cause, attempt,
        entered_at AS at, clock - min(clock) OVER () AS seconds
@@ -123,6 +129,18 @@ class Reader:
         children = f"{RUNS} WHERE runs.parent_run_id = ? ORDER BY runs.run"
         run["children"] = [finished(row) for row in self._rows(children, (run_id,))]
         return finished(run)
+
+    def ids(self, called: str, limit: int) -> list[str]:
+        """Return the ids of the runs that somebody may mean, the latest first.
+
+        Args:
+            called: A run's id, which means no other; else how it begins, or a name.
+            limit: How many at most.
+        """
+        if self._rows("SELECT 1 FROM runs WHERE run_id = ?", (called,)):
+            return [called]
+        rows = self._rows(IDS, (called, called, called, limit))
+        return [row["id"] for row in rows]
 
     def hooks(self, fates: Sequence[str], limit: int = 1000) -> list[Row]:
         """Return hooks with one of the given fates, in order."""
