@@ -40,6 +40,25 @@ def test_a_value_names_its_source_and_secrets_are_masked(
     assert key not in printed
 
 
+def test_json_has_types(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No value is null and a truth is a truth; a text that says so is a text."""
+    monkeypatch.setenv("ENGINE_ALLOW_LOOPBACK_WEBHOOKS", "no")
+
+    def values() -> dict[str, object]:
+        assert main(["config", "--json"]) == 0
+        rows = json.loads(capsys.readouterr().out)
+        return {row["setting"]: row["value"] for row in rows}
+
+    assert values()["ENGINE_API_URL"] is None
+    assert values()["ENGINE_SECRET_KEY"] is None
+    assert values()["ENGINE_ALLOW_LOOPBACK_WEBHOOKS"] is False
+    assert isinstance(values()["ENGINE_HOME"], str)
+    monkeypatch.setenv("ENGINE_API_URL", "None")
+    assert values()["ENGINE_API_URL"] == "None"
+
+
 def test_a_bad_setting_is_one_sentence(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
