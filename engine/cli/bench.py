@@ -75,11 +75,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def execute(options: argparse.Namespace) -> int:
     """Measure and report; return the exit code."""
+    from engine.bench.exceptions import BenchError
     from engine.bench.progress import ProgressLine
 
     if options.list:
         print_choices()
         return 0
+    if options.write and options.gate is None:
+        raise BenchError("--write", "needs --gate FILE, where the figures are kept")
     progress = ProgressLine()
     session: Session | None = None
     try:

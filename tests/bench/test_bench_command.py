@@ -87,6 +87,7 @@ def test_list_names_every_case_and_every_peer(
     [
         (["--case", "speed"], "case 'speed' is none of fanout, hook"),
         (["--against", "dask,celery"], "peer 'celery' is none of prefect, dask"),
+        (["--write"], "--write needs --gate FILE, where the figures are kept"),
         (["--plot", "a.png"], "--plot a.png must end in .svg"),
         (["--plot", "no/such/a.svg"], "is in a folder that does not exist"),
     ],
