@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import anyio
@@ -102,3 +103,24 @@ def test_each_option_says_what_it_is(module_name: str) -> None:
         assert action.help, action
         takes_a_value = action.nargs != 0
         assert not takes_a_value or action.metavar or action.choices, action
+
+
+def test_the_version_is_that_of_the_package(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``--version`` needs no command; a bare checkout has none to tell."""
+    for look_up, said in [(given, "1.2.3"), (missing, "(not installed)")]:
+        monkeypatch.setattr("importlib.metadata.version", look_up)
+        with pytest.raises(SystemExit) as caught:
+            main(["--version"])
+        assert caught.value.code == 0
+        assert capsys.readouterr().out == f"actor-engine {said}\n"
+
+
+def given(name: str) -> str:
+    assert name == "actor-engine"
+    return "1.2.3"
+
+
+def missing(name: str) -> str:
+    raise PackageNotFoundError(name)

@@ -14,7 +14,7 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final, NoReturn
 
 from engine.exceptions import EngineError
 
@@ -30,6 +30,21 @@ COMMANDS: Final = {
 }
 
 
+class ShowVersion(argparse.Action):
+    """Prints the version, which is looked up only then, since that takes long."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
+        """Print it."""
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            found = version("actor-engine")
+        except PackageNotFoundError:
+            found = "(not installed)"
+        print("actor-engine", found)
+        parser.exit()
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return the exit code.
 
@@ -39,6 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m engine",
         description="Run flows under a supervisor; read journals and settings.",
+    )
+    parser.add_argument(
+        "--version", action=ShowVersion, nargs=0, help="print the version and exit"
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, module_name in COMMANDS.items():
