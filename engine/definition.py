@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import inspect
 from collections.abc import Callable, Mapping
@@ -66,6 +67,8 @@ class Definition(Generic[P, R_co]):
         wrapper: Any = self
         functools.update_wrapper(wrapper, self.fn, updated=())
         self._log_prints()
+        if self.is_async:
+            mark_as_async(self)
 
     def _note_transactional(self) -> None:
         """Note whether runs are transactions, which each of them has to ask."""
@@ -242,3 +245,15 @@ def collecting(fn: Callable[..., Any]) -> Callable[..., Any]:
 def unwrap_descriptor(fn: Any) -> Any:
     """Return the function inside of a ``classmethod`` or ``staticmethod``."""
     return fn.__func__ if isinstance(fn, classmethod | staticmethod) else fn
+
+
+def mark_as_async(definition: object) -> None:
+    """Have *definition* taken for a coroutine function by those who ask.
+
+    Frameworks call what is none in a thread, and drop the coroutine that it gives.
+    """
+    mark = getattr(inspect, "markcoroutinefunction", None)
+    if mark is not None:
+        mark(definition)
+    else:  # Python 3.11 has only asyncio's own mark, which inspect does not look at
+        vars(definition)["_is_coroutine"] = vars(asyncio.coroutines)["_is_coroutine"]

@@ -1,0 +1,95 @@
+"""Definitions: what a flow or task is to code that knows nothing of them."""
+
+import asyncio
+import inspect
+import sys
+from collections.abc import AsyncIterator
+from functools import partial
+from typing import Any
+
+import pytest
+
+from engine import flow, task
+
+ASKS = [asyncio.iscoroutinefunction]
+if sys.version_info >= (3, 12):  # there is no mark before that inspect looks at
+    ASKS.append(inspect.iscoroutinefunction)
+
+both = pytest.mark.parametrize("decorate", [flow, task])
+
+
+async def fetch(number: int = 1) -> int:
+    return number
+
+
+def double(number: int = 1) -> int:
+    return 2 * number
+
+
+async def count() -> AsyncIterator[int]:
+    yield 1
+
+
+class Shop:
+    """Flows and tasks as methods of each kind."""
+
+    @flow
+    async def sell(self) -> None: ...
+
+    @task
+    @classmethod
+    async def order(cls) -> None: ...
+
+    @task
+    @staticmethod
+    async def pay() -> None: ...
+
+    @flow
+    def close(self) -> None: ...
+
+
+@pytest.mark.parametrize("asks", ASKS)
+class TestBeingTakenForACoroutineFunction:
+    @both
+    def test_what_is_to_be_awaited_says_so(self, asks: Any, decorate: Any) -> None:
+        """Frameworks ask before they call, and run what is not async in a thread."""
+        assert asks(decorate(fetch))
+        assert asks(decorate(retries=1)(fetch))
+        assert asks(decorate(fetch).with_options(name="other"))
+        assert asks(decorate(count))
+        assert asks(decorate(partial(fetch, 2)))
+
+    @both
+    def test_what_gives_its_value_does_not(self, asks: Any, decorate: Any) -> None:
+        """A sync flow or task is no coroutine function, whatever it was made after."""
+        assert not asks(decorate(double))
+        assert not asks(decorate(partial(double, 2)))
+
+    def test_methods_are_asked_alike(self, asks: Any) -> None:
+        """A method says on its class and on an instance what it is."""
+        for owner in (Shop, Shop()):
+            assert all(map(asks, (owner.sell, owner.order, owner.pay)))
+            assert not asks(owner.close)
+            assert asks(owner.sell.with_options(retries=1))
+
+
+def test_a_framework_runs_an_async_flow_in_the_background() -> None:
+    """FastAPI's background tasks await what they were given."""
+    from fastapi import BackgroundTasks, FastAPI
+    from fastapi.testclient import TestClient
+
+    ran: list[int] = []
+
+    @flow
+    async def mark(number: int) -> None:
+        ran.append(number)
+
+    app = FastAPI()
+
+    @app.get("/")
+    async def answer(tasks: BackgroundTasks) -> None:
+        tasks.add_task(mark, 3)
+
+    with TestClient(app) as client:
+        client.get("/")
+    assert ran == [3]
