@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.context import CURRENT, SCOPE
 from engine.dispatch.here import running_backend
-from engine.exceptions import EngineLoopError, NoEngineError
+from engine.exceptions import EngineLoopError, NoEngineError, ReturnStateError
 from engine.handles import result_of
 from engine.host import Engine
 from engine.placement import (
@@ -118,6 +118,20 @@ def submit_here(
     if engine is None:
         raise NoEngineError(f"{definition.name}.{call}()")
     return submit(engine, definition, args, kwargs, parent=parent, wait_for=wait_for)
+
+
+def take_wait_for(
+    definition: Definition[..., Any], call: str, kwargs: Kwargs
+) -> Iterable[Any] | None:
+    """Take what is a submission's own out of its keyword arguments.
+
+    Raises:
+        ReturnStateError: It asks for a state, as only a call can.
+    """
+    if kwargs.pop("return_state", None):
+        raise ReturnStateError(f"{definition.name}.{call}()")
+    wait_for: Iterable[Any] | None = kwargs.pop("wait_for", None)
+    return wait_for
 
 
 def loop_and_run_here() -> tuple[LoopDispatcher, RunActor | None]:

@@ -165,6 +165,19 @@ class BlockingCallError(EngineError, RuntimeError):
 
 
 @attrs.define(eq=False)
+class ReturnStateError(EngineError, TypeError):
+    """A submission was asked for a state, which its run does not have yet."""
+
+    call: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.call} takes no return_state, because it does not wait for a run:"
+            " 'await handle.join()' gives the state, handle.wait() in sync code"
+        )
+
+
+@attrs.define(eq=False)
 class DeadlockError(EngineError, ValueError):
     """A run was told to wait for one that is waiting for it."""
 

@@ -16,7 +16,7 @@ from typing import (
     overload,
 )
 
-from engine.calls import call, loop_and_run_here, submit_here
+from engine.calls import call, loop_and_run_here, submit_here, take_wait_for
 from engine.checks import Checker
 from engine.definition import Definition
 from engine.exceptions import MappingLengthMismatch, MappingMissingIterable
@@ -140,8 +140,9 @@ class Task(Definition[P, R_co]):
         Raises:
             NoEngineError: Called outside of any engine and flow.
             DeadlockError: It would wait for a run that waits for it.
+            ReturnStateError: ``return_state=True`` is for calls.
         """
-        wait_for = kwargs.pop("wait_for", None) if kwargs else None
+        wait_for = take_wait_for(self, "submit", kwargs) if kwargs else None
         return submit_here(self, args, kwargs, wait_for)
 
     @overload
@@ -167,8 +168,9 @@ class Task(Definition[P, R_co]):
         Raises:
             MappingMissingIterable: There is nothing to iterate over.
             MappingLengthMismatch: The iterables are of unequal lengths.
+            ReturnStateError: ``return_state=True`` is for calls.
         """
-        wait_for = kwargs.pop("wait_for", None)
+        wait_for = take_wait_for(self, "map", kwargs)
         given = {**{f"argument {i + 1}": a for i, a in enumerate(args)}, **kwargs}
         columns = {name: mapped(value) for name, value in given.items()}
         lengths = {n: len(c) for n, c in columns.items() if isinstance(c, list)}
@@ -219,7 +221,7 @@ class Task(Definition[P, R_co]):
             on_error: ``"cancel"`` stops at the first run that does not complete: its
                 siblings are cancelled with cause ``sibling``, and its error is raised.
                 ``"continue"`` gives its handle like any other.
-            **kwargs: Keyword arguments for every run.
+            **kwargs: Keyword arguments for every run, with ``wait_for``.
 
         Returns:
             An iterator over handles, in the order in which the runs end, for ``async
@@ -227,9 +229,11 @@ class Task(Definition[P, R_co]):
 
         Raises:
             ValueError: *limit* or *on_error* is out of its range.
+            ReturnStateError: ``return_state=True`` is for calls.
         """
+        wait_for = take_wait_for(self, "stream", kwargs)
         return Stream(
-            lambda item: submit_here(self, (item,), dict(kwargs), None, "stream"),
+            lambda item: submit_here(self, (item,), dict(kwargs), wait_for, "stream"),
             items,
             limit=limit,
             on_error=on_error,

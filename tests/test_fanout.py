@@ -81,6 +81,10 @@ class Gates:
             self.event(key).set()
 
 
+async def collect(stream: Any, values: list[Any]) -> None:
+    values.extend([await handle async for handle in stream])
+
+
 class TestMap:
     def test_it_makes_a_run_for_each_item(self) -> None:
         """The values come in the order of the items."""
@@ -299,6 +303,21 @@ class TestStream:
             stream = together.stream([1, 2], k=[3])
             values = sorted([await handle async for handle in stream])
         assert values == [(1, ("k", [3])), (2, ("k", [3]))]
+
+    async def test_wait_for_is_for_every_run(self) -> None:
+        """Every run of a stream waits for the runs in wait_for."""
+        gates = Gates()
+        async with Engine() as engine:
+            upstream = gates.task.submit(1)
+            stream = double.stream([1, 2], wait_for=[upstream])
+            async with anyio.create_task_group() as group:
+                group.start_soon(collect, stream, values := [])
+                await anyio.wait_all_tasks_blocked()
+                assert {run.state_name for run in engine.runs(name="double")} == {
+                    "Pending"
+                }
+                gates.open(1)
+        assert sorted(values) == [2, 4]
 
     @pytest.mark.parametrize("asynchronous", [False, True])
     async def test_nothing_to_stream_ends_at_once(self, asynchronous: bool) -> None:

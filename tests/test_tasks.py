@@ -19,6 +19,7 @@ from engine.exceptions import (
     CancelledRun,
     CrashedRun,
     NoEngineError,
+    ReturnStateError,
     UnfinishedRun,
 )
 
@@ -253,6 +254,23 @@ class TestSubmit:
             await anyio.to_thread.run_sync(done.wait)
         [error] = errors
         assert error.cause == "user"
+
+    @pytest.mark.parametrize("call", ["submit", "map", "stream"])
+    async def test_asking_a_submission_for_the_state_is_refused(
+        self, call: str
+    ) -> None:
+        """At once, and not by a run that fails for it where nobody looks."""
+        async with Engine() as engine:
+            with pytest.raises(ReturnStateError) as caught:
+                getattr(double, call)([1], return_state=True)
+            assert isinstance(caught.value, TypeError)
+            assert str(caught.value) == (
+                f"double.{call}() takes no return_state, because it does not wait for a"
+                " run: 'await handle.join()' gives the state, handle.wait() in sync"
+                " code"
+            )
+            assert engine.runs() == []
+            assert await double.submit(1, return_state=False) == 2
 
 
 class TestHandle:
