@@ -145,7 +145,7 @@ class EngineClient:
         *,
         flow_run_id: str | None = None,
         name: str | None = None,
-        state_type: StateType | None = None,
+        state_type: StateType | str | None = None,
     ) -> list[TaskRun | RunRecord]:
         """Return the task runs that are live, then the records of those that ended.
 
@@ -156,6 +156,7 @@ class EngineClient:
 
         Raises:
             NoEngineError: There is no engine.
+            ValueError: *state_type* is no type of state.
         """
         engine = engine_for("read_task_runs")
         known = {run.id: run for run in engine.runs()}

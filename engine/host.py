@@ -59,6 +59,7 @@ from engine.runs import (
     view,
 )
 from engine.shutdown import Shutdown, ShutdownReport, all_runs
+from engine.states import State, StateType
 from engine.statistics import EngineStatistics
 from engine.subscription import Subscription
 from engine.termination import Termination
@@ -69,7 +70,6 @@ if TYPE_CHECKING:
     from engine.actors.run import RunActor
     from engine.dispatch.base import Wake
     from engine.recording import Recording
-    from engine.states import State, StateType
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -390,14 +390,19 @@ class Engine:
         return Subscription(self.broadcast, buffer, overflow)
 
     def runs(
-        self, *, name: str | None = None, state_type: StateType | None = None
+        self, *, name: str | None = None, state_type: StateType | str | None = None
     ) -> list[FlowRun | TaskRun | RunRecord]:
         """Return the live runs, parents first, then the records of ended ones.
 
         Args:
             name: Only runs of the flow or task with this name; None is all.
             state_type: Only runs in a state of this type; None is all.
+
+        Raises:
+            ValueError: *state_type* is no type of state.
         """
+        if state_type is not None:
+            state_type = StateType(state_type)
         with self.lock:
             live = [
                 view(run)

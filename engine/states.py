@@ -19,7 +19,7 @@ import enum
 import time
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
-from typing import Any, Final, Generic, Literal, TypeVar, overload
+from typing import Any, Final, Generic, Literal, Never, TypeVar, overload
 
 from engine.actors import messages as m
 from engine.exceptions import (
@@ -32,8 +32,8 @@ from engine.exceptions import (
 R_co = TypeVar("R_co", covariant=True)
 
 
-class StateType(enum.Enum):
-    """The kinds of state, whatever a state calls itself."""
+class StateType(str, enum.Enum):  # noqa: UP042 - shown with its class, as ever
+    """The kinds of state, whatever a state calls itself; each equals its own name."""
 
     SCHEDULED = "SCHEDULED"
     PENDING = "PENDING"
@@ -44,9 +44,14 @@ class StateType(enum.Enum):
     CRASHED = "CRASHED"
     CANCELLED = "CANCELLED"
 
-    # Enum's own __hash__ is a Python function and the table is looked up at every
-    # transition; members are singletons, so identity will do.
-    __hash__ = object.__hash__
+    # Enum's own __hash__ is a Python function, and the table is looked up at every
+    # transition.
+    __hash__ = str.__hash__
+
+    @classmethod
+    def _missing_(cls, value: object) -> Never:
+        choices = ", ".join(cls)
+        raise ValueError(f"there is no state type {value!r}: use one of {choices}")
 
 
 SCHEDULED: Final = StateType.SCHEDULED
@@ -118,6 +123,9 @@ class State(Generic[R_co]):
         attempt: Which try of the body this belongs to, counted from 1; 0 before the
             first.
         run_id: The run that was in this state; None for a state made by hand.
+
+    Raises:
+        ValueError: *type* is none of the kinds.
     """
 
     __slots__ = (
@@ -134,7 +142,7 @@ class State(Generic[R_co]):
 
     def __init__(
         self,
-        type: StateType,
+        type: StateType | str,
         name: str | None = None,
         message: str | None = None,
         data: Any = None,
@@ -144,8 +152,9 @@ class State(Generic[R_co]):
         at: float | None = None,
         due: float | None = None,
     ) -> None:
-        self.type = type
-        self.name = name or type.value.capitalize()
+        kind = type if isinstance(type, StateType) else StateType(type)
+        self.type = kind
+        self.name = name or kind.value.capitalize()
         self.message = message
         self.data = data
         self.cause = cause

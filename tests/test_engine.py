@@ -780,6 +780,9 @@ class TestRunsAndStatistics:
             [running] = engine.runs(state_type=StateType.RUNNING)
             assert running.id == handle.id
             assert engine.runs(name="forever", state_type=StateType.FAILED) == []
+            assert repr(engine.runs(state_type="FAILED")) == repr(failed)
+            with pytest.raises(ValueError, match="'failed': use one of SCHEDULED"):
+                engine.runs(state_type="failed")
             assert engine.runs(name="nobody") == []
             handle.cancel()
 

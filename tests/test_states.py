@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import gc
+import json
 import pickle
 import threading
 import weakref
@@ -414,6 +415,24 @@ FACTORIES = {
     states.Crashed: ("CRASHED", "Crashed"),
     states.Cancelled: ("CANCELLED", "Cancelled"),
 }
+
+
+class TestStateTypes:
+    @pytest.mark.parametrize("kind", StateType, ids=str)
+    def test_each_equals_its_name(self, kind: StateType) -> None:
+        """Code that compares types with strings, as Prefect's users do, is right."""
+        assert State(kind).type == kind.name
+        assert State(kind).type in {kind.name}
+        assert State(kind.name).type is kind
+        assert json.dumps(kind) == f'"{kind.name}"'
+        assert pickle.loads(pickle.dumps(kind)) is kind
+
+    @pytest.mark.parametrize("wrong", ["Completed", "", None, 7])
+    def test_what_is_none_is_refused(self, wrong: Any) -> None:
+        """The error tells what there is to choose from."""
+        with pytest.raises(ValueError, match="use one of SCHEDULED, PENDING") as caught:
+            State(wrong)
+        assert f"no state type {wrong!r}" in str(caught.value)
 
 
 class TestStates:
