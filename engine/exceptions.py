@@ -66,12 +66,15 @@ class UpstreamNotCompleted(EngineError):
 
     upstream: str
     state: str
+    is_unfinished: bool = False
 
     def __str__(self) -> str:
+        way_out = "wrap it in allow_failure() to run all the same"
+        if self.is_unfinished:
+            way_out = "pass its handle, which is waited for"
         return (
             f"the body did not run: upstream run {self.upstream!r} is {self.state};"
-            " wrap it in allow_failure() to run all the same, or pass a handle, which"
-            " is waited for"
+            f" {way_out}"
         )
 
 

@@ -243,7 +243,8 @@ def result_of(item: Any) -> Any:
     else:
         return item
     if state.type is not COMPLETED:
-        error = UpstreamNotCompleted(name, state.name)
-        error.__cause__ = failure(state) if state.type in TERMINAL else None
+        is_unfinished = state.type not in TERMINAL
+        error = UpstreamNotCompleted(name, state.name, is_unfinished)
+        error.__cause__ = None if is_unfinished else failure(state)
         raise error
     return state.data

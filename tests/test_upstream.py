@@ -304,6 +304,7 @@ class TestNotReady:
             way.call(made, state)
         assert caught.value.__cause__ is state.data
         assert "allow_failure()" in str(caught.value)
+        assert "pass its handle" not in str(caught.value)
         assert notes == [("on_failure", "NotReady")]
         ended = way.state(made, [state])
         assert (ended.type, ended.name, ended.cause, ended.attempt) == (
@@ -355,7 +356,7 @@ class TestNotReady:
         async with Engine():
             handle = slow.submit()
             await anyio.wait_all_tasks_blocked()
-            with pytest.raises(UpstreamNotCompleted, match="is Running"):
+            with pytest.raises(UpstreamNotCompleted, match="is Running; pass its h"):
                 echo(handle.state)
             release.set()
 
