@@ -50,7 +50,7 @@ class HandleList(list[RunHandle[T]]):
             The state each run is in then. None of their errors is raised.
         """
         deadline = Deadline(timeout)
-        return [handle.wait(deadline.left()) for handle in self]
+        return [handle._wait(deadline.left(), "handles.wait()") for handle in self]
 
     @overload
     def result(
@@ -75,7 +75,7 @@ class HandleList(list[RunHandle[T]]):
         """
         deadline = Deadline(timeout)
         return [
-            handle.result(deadline.left(), raise_on_failure=raise_on_failure)
+            handle._result(deadline.left(), raise_on_failure, "handles.result()")
             for handle in self
         ]
 
@@ -256,6 +256,6 @@ def wait(
     deadline = Deadline(timeout)
     handles = check_handles("wait", handles)
     for handle in handles:
-        handle.wait(deadline.left())
+        handle._wait(deadline.left(), "wait()")
     done = {handle for handle in handles if handle._actor.settled}
     return DoneAndNotDone(done, set(handles) - done)

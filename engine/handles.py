@@ -120,12 +120,16 @@ class RunHandle(Generic[R_co]):
         Raises:
             BlockingCallError: Called on the event loop that the run needs to end.
         """
+        return self._wait(timeout, "handle.wait()")
+
+    def _wait(self, timeout: float | None, call: str) -> State[R_co]:
+        """Wait as *call*, which complaints name."""
         if timeout is not None:
-            Checker("call", "wait").seconds("timeout", timeout, zero=True)
+            Checker("call", call).seconds("timeout", timeout, zero=True)
         actor = self._actor
         actor.observe()
         if not actor.settled:
-            refuse_to_block(actor, "handle.wait()")
+            refuse_to_block(actor, call)
             event = threading.Event()
             if actor.subscribe_settled(event.set):
                 try:
@@ -157,7 +161,14 @@ class RunHandle(Generic[R_co]):
             TimeoutError: The run was not done in time; it goes on.
             BlockingCallError: Called on the event loop that the run needs to end.
         """
-        states = [self.wait(timeout)]
+        try:
+            return self._result(timeout, raise_on_failure, "handle.result()")
+        finally:
+            del self  # see State.result
+
+    def _result(self, timeout: float | None, raise_on_failure: bool, call: str) -> Any:
+        """Give the result as *call*, which complaints name."""
+        states = [self._wait(timeout, call)]
         if not self._actor.settled:
             raise TimeoutError(f"run {self.name!r} was not done after {timeout:g} s")
         if not raise_on_failure and states[0].type is not COMPLETED:

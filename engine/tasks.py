@@ -284,7 +284,7 @@ def mapped(value: Any) -> list[Any] | unmapped[Any]:
     if isinstance(value, quote):
         return [quote(item) for item in value.value]
     if isinstance(value, RunHandle):
-        value.wait()
+        value._wait(None, "map()")
         value = result_of(value)
     elif isinstance(value, State):
         value = result_of(value)

@@ -332,15 +332,24 @@ class TestCalls:
         release = anyio.Event()
 
         @task
-        async def slow() -> None:
+        async def slow(item: int) -> None:
             await release.wait()
 
         async with Engine():
-            handle = slow.submit()
-            for call in (handle.result, handle.wait, lambda: wait([handle])):
+            handles = slow.map([1])
+            [handle] = handles
+            for name, call in (
+                ("handle.result()", handle.result),
+                ("handle.wait()", handle.wait),
+                ("handles.result()", handles.result),
+                ("handles.wait()", handles.wait),
+                ("wait()", lambda: wait(handles)),
+                ("map()", lambda: slow.map(handle)),
+            ):
                 with pytest.raises(BlockingCallError) as caught:
                     call()
-                check(caught.value, RuntimeError, "would block", "'await' the handle")
+                check(caught.value, RuntimeError, "'await' the handle")
+                assert str(caught.value).startswith(f"{name} would block")
             release.set()
 
     @pytest.mark.parametrize("timeout", [-1, NAN])
