@@ -150,3 +150,8 @@ class Checker:
             form = "it is called as fn(), or fn(parameters={...})"
             raise self.bad_type(f"{option} cannot be called: {error}; {form}") from None
         return fn
+
+
+def with_article(noun: str) -> str:
+    """Return *noun* after its indefinite article."""
+    return f"an {noun}" if noun[:1].lower() in "aeiou" else f"a {noun}"

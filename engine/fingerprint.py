@@ -26,6 +26,7 @@ from uuid import UUID
 
 import attrs
 
+from engine.checks import with_article
 from engine.states import safe_repr, safe_text
 
 
@@ -176,10 +177,10 @@ class Encoder:
             raise  # of ours: how deep it gets is for the whole value to say
         except Exception as error:
             # A property, or an iteration, of the user's own.
-            problem = f"a {kind.__qualname__} that cannot be looked into"
+            problem = f"{with_article(kind.__qualname__)} that cannot be looked into"
             raise self._refuse(f"{problem}: {safe_text(error)}") from error
         if parts is None:
-            raise self._refuse(f"a {kind.__qualname__}")
+            raise self._refuse(with_article(kind.__qualname__))
         return b"".join(self._each(parts))
 
     def _encode_mapping(self, value: Mapping[Any, Any]) -> bytes:

@@ -13,7 +13,7 @@ import inspect
 from collections.abc import Callable, Iterable
 from typing import Any, Final, Literal, NamedTuple, get_args
 
-from engine.checks import Checker
+from engine.checks import Checker, with_article
 from engine.exceptions import HookDefinitionError
 from engine.states import (
     CANCELLED,
@@ -148,7 +148,7 @@ class Hook:
         on_error: Literal["log", "fail_run"] = "log",
     ) -> None:
         if not callable(fn):
-            problem = f"it is {_article(type(fn).__name__)}, not a callable"
+            problem = f"it is {with_article(type(fn).__name__)}, not a callable"
             raise HookDefinitionError(repr(fn), "Hook", problem, "Hook(callable, ...)")
         self.fn = fn
         self.name = name_of(fn)
@@ -247,7 +247,7 @@ class Hooks:
     def _callable(self, kind: str, fn: Any) -> Callable[..., Any]:
         if callable(fn):
             return fn  # type: ignore[no-any-return]
-        problem = f"it is {_article(type(fn).__name__)}, not a callable"
+        problem = f"it is {with_article(type(fn).__name__)}, not a callable"
         raise HookDefinitionError(safe_name(fn), kind, problem, self._form(kind))
 
     def _check(self, kind: HookKind | TransactionHookKind, hook: Hook) -> None:
@@ -279,7 +279,7 @@ def transition_hook(fn: Any) -> Hook:
     form = "A hook looks like this:\n\ndef hook(transition): ..."
     problem = None
     if not isinstance(fn, Hook) and not callable(fn):
-        problem = f"it is {_article(type(fn).__name__)}, not a callable"
+        problem = f"it is {with_article(type(fn).__name__)}, not a callable"
     if problem is None:
         hook = fn if isinstance(fn, Hook) else Hook(fn)
         problem = signature_problem(hook.fn, 1)
@@ -329,9 +329,6 @@ def signature_problem(fn: Any, arguments: int) -> str | None:
     try:
         signature.bind(*range(arguments))
     except TypeError as error:
-        return f"it is called with {arguments} positional arguments, but {error}"
+        given = f"{arguments} positional argument{'s' if arguments > 1 else ''}"
+        return f"it is called with {given}, but {error}"
     return None
-
-
-def _article(noun: str) -> str:
-    return f"an {noun}" if noun[:1].lower() in "aeiou" else f"a {noun}"

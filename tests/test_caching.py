@@ -221,9 +221,9 @@ class TestFingerprints:
     @pytest.mark.parametrize(
         ("value", "path", "problem"),
         [
-            (object(), "", "a object"),
-            ([1, {"a": (object(),)}], "[1]['a'][0]", "a object"),
-            ({object(): 1}, ".keys()", "a object"),
+            (object(), "", "an object"),
+            ([1, {"a": (object(),)}], "[1]['a'][0]", "an object"),
+            ({object(): 1}, ".keys()", "an object"),
             ({frozenset({print})}, "{}{}", "a builtin_function_or_method"),
             (Plain(lambda: 1), ".x", "a function"),
             (Slotted(threading), ".x", "a module"),
@@ -381,7 +381,7 @@ class TestPolicies:
         assert (INPUTS - "b" - "c").compute_key(here)
         assert (DEFAULT - ["b", "c"]).compute_key(here)
         assert repr(INPUTS - "b" - "c") == "INPUTS - 'b' - 'c'"
-        with pytest.raises(CacheKeyError, match="parameter 'b' holds a object"):
+        with pytest.raises(CacheKeyError, match="parameter 'b' holds an object"):
             INPUTS.compute_key(here)
         with pytest.raises(TypeError, match="RUN_ID has no parameters"):
             RUN_ID - "b"
@@ -665,7 +665,7 @@ class TestTasks:
             way.call(made, [1, object()])
         assert counting.calls == []
         assert (raised.value.task, raised.value.parameter) == ("times_ten", "x")
-        assert "a object (at x[1])" in str(raised.value)
+        assert "an object (at x[1])" in str(raised.value)
         without = counting.task(way, cache_policy=INPUTS - "x")
         assert [s.data for s in calls_of(way, without, 1, 2)] == [[1, 10], [1, 10]]
 

@@ -431,7 +431,7 @@ class TestJson:
     @pytest.mark.parametrize(
         ("value", "where", "problem"),
         [
-            (object(), "the result", "a object"),
+            (object(), "the result", "an object"),
             ({"a": [1, {2, object}]}, "['a'][1]", "a type"),
             ([{"a": {7: print}}], "[0]['a'][7]", "a builtin_function_or_method"),
             (True.__class__, "the result", "a type"),

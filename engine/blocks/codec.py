@@ -19,6 +19,7 @@ from decimal import Decimal
 from typing import Any, Final
 from uuid import UUID
 
+from engine.checks import with_article
 from engine.settings.secret import SecretStr
 from engine.settings.shapes import is_dict, is_list, is_mapping, is_tuple
 
@@ -169,7 +170,7 @@ def _encode(value: Any, encode_item: Callable[[Any], Any]) -> Any:
     for tag, (kind, to_text, _) in TEXTS.items():
         if isinstance(value, kind):
             return {tag: to_text(value)}
-    raise UnstorableError(f"a {type(value).__name__}")
+    raise UnstorableError(with_article(type(value).__name__))
 
 
 def _encode_mapping(value: Mapping[Any, Any], encode_item: Callable[[Any], Any]) -> Any:

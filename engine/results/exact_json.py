@@ -22,6 +22,7 @@ from uuid import UUID
 
 import attrs
 
+from engine.checks import with_article
 from engine.fingerprint import exact_type
 from engine.states import safe_repr, safe_text
 
@@ -105,7 +106,8 @@ def dump(value: Any) -> bytes:
         raise
     except Exception as error:
         # A number with too many digits, or a time zone of the user's own.
-        problem = f"a {type(value).__name__} with something odd: {safe_text(error)}"
+        a_kind = with_article(type(value).__name__)
+        problem = f"{a_kind} with something odd: {safe_text(error)}"
     raise NotJsonError("", problem)
 
 
@@ -142,7 +144,7 @@ class Encoder:
             return self._encode_dict(value)
         tag = TAG_OF.get(kind)
         if tag is None:
-            raise self._refuse(f"a {kind.__qualname__}")
+            raise self._refuse(with_article(kind.__qualname__))
         if tag in LISTS:
             return {tag: self._items(value)}
         if kind in (datetime, time) and loses_zone(value):

@@ -19,6 +19,7 @@ import pickle
 from collections.abc import Callable
 from typing import Any, Final, Literal, Protocol
 
+from engine.checks import with_article
 from engine.results import exact_json
 from engine.results.exceptions import (
     ResultKeyError,
@@ -75,7 +76,8 @@ class CopySerializer:
         except Exception as error:
             # An object of the user's, with a __deepcopy__ or __reduce__ of its own.
             cause: Exception = error
-        problem = f"a {type(value).__name__} that cannot be copied: {safe_text(cause)}"
+        a_kind = with_article(type(value).__name__)
+        problem = f"{a_kind} that cannot be copied: {safe_text(cause)}"
         way_out = "return plain data, or take the caching options away"
         raise UnstorableResultError(task, "", problem, way_out) from cause
 
@@ -136,7 +138,8 @@ class PickleSerializer:
         else:
             pickled = file.getvalue()
             return sign(signing_keys(create=True)[0], key, pickled) + pickled
-        problem = f"a {type(value).__name__} that does not pickle: {safe_text(cause)}"
+        a_kind = with_article(type(value).__name__)
+        problem = f"{a_kind} that does not pickle: {safe_text(cause)}"
         raise UnstorableResultError(task, "", problem, "return plain data") from cause
 
     def load(self, payload: Any, key: str) -> Any:

@@ -349,7 +349,7 @@ def test_tuples_come_back_as_lists() -> None:
 @pytest.mark.parametrize(
     ("value", "said"),
     [
-        (object(), "it holds a object"),
+        (object(), "it holds an object"),
         ({1: 2}, "a dictionary with a key of type int"),
         ([{"a": {2}}], "it holds a set"),
         (float("nan"), "the number nan, which JSON does not have"),
