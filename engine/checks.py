@@ -38,12 +38,23 @@ class Checker:
 
     def seconds(self, option: str, value: Any, *, zero: bool) -> float:
         """Check a duration in seconds."""
-        least = ">= 0" if zero else "> 0"
+        least = ">= 0 seconds" if zero else "> 0 seconds"
+        return self._number(option, value, "a number of seconds", least, zero=zero)
+
+    def factor(self, option: str, value: Any) -> float:
+        """Check a factor that is not negative."""
+        return self._number(option, value, "a number", ">= 0", zero=True)
+
+    def _number(
+        self, option: str, value: Any, kind: str, least: str, *, zero: bool
+    ) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise self.bad_type(f"{option} must be a number of seconds, got {value!r}")
-        if not math.isfinite(value) or value < 0 or (value == 0 and not zero):
-            raise self.bad_value(f"{option} must be {least} seconds, got {value!r}")
-        return float(value)
+            raise self.bad_type(f"{option} must be {kind}, got {value!r}")
+        if not math.isfinite(value):
+            least += " and finite"
+        elif value > 0 or (value == 0 and zero):
+            return float(value)
+        raise self.bad_value(f"{option} must be {least}, got {value!r}")
 
     def count(self, option: str, value: Any, least: int) -> int:
         """Check a whole number."""
@@ -112,7 +123,10 @@ class Checker:
     def template(
         self, option: str, value: Any, parameters: Sequence[str], *, extra: bool
     ) -> str | Callable[..., str] | None:
-        """Check that a template only names parameters of the function."""
+        """Check that a template only names parameters of the function.
+
+        A method's may name what it is bound to besides, whatever the function calls it.
+        """
         if value is None:
             return None
         if callable(value):
@@ -122,7 +136,9 @@ class Checker:
             text = f"{option} must be a template string or a callable"
             raise self.bad_type(f"{text}, got {value!r}")
         for root in self._template_names(option, value, value):
-            if root not in parameters and not (extra and root.isidentifier()):
+            if extra and root.isidentifier():
+                continue
+            if root not in (*parameters, "self", "cls"):
                 known = ", ".join(parameters) or "no parameters"
                 text = f"{option} {value!r} uses the unknown name {root!r}"
                 raise self.bad_value(f"{text}; the function has {known}")

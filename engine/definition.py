@@ -18,6 +18,7 @@ from engine.hooks import (
     HookKind,
     Hooks,
     is_async_callable,
+    signature_problem,
 )
 from engine.logging import logging_prints
 from engine.options import Options
@@ -89,7 +90,6 @@ class Definition(Generic[P, R_co]):
         retries = check.count("retries", given.get("retries") or 0, 0)
         timeout = given.get("timeout_seconds")
         run_name = given.get(f"{self.kind}_run_name")
-        names = (*self.binder.names, "self", "cls")
         jitter = given.get("retry_jitter_factor") or 0
         name: Any = given.get("name")
         return Options(
@@ -100,17 +100,15 @@ class Definition(Generic[P, R_co]):
             tags=check.tags(given.get("tags") or ()),
             retries=retries,
             delays=check.delays(given.get("retry_delay_seconds") or 0, retries),
-            jitter=check.seconds("retry_jitter_factor", jitter, zero=True),
-            condition=check.callable(
-                "retry_condition_fn", given.get("retry_condition_fn")
-            ),
+            jitter=check.factor("retry_jitter_factor", jitter),
+            condition=self._check_condition(check, given.get("retry_condition_fn")),
             timeout=None
             if timeout is None
             else check.seconds("timeout_seconds", timeout, zero=False),
             run_name=check.template(
                 f"{self.kind}_run_name",
                 run_name,
-                names,
+                self.binder.names,
                 extra=self.binder.extra is not None,
             ),
             log_prints=check.flag("log_prints", given.get("log_prints")),
@@ -118,6 +116,15 @@ class Definition(Generic[P, R_co]):
                 "validate_parameters", given.get("validate_parameters")
             ),
         )
+
+    def _check_condition(self, check: Checker, given: Any) -> Any:
+        condition = check.callable("retry_condition_fn", given)
+        problem = None if condition is None else signature_problem(condition, 3)
+        if problem is not None:
+            takes = f"({self.kind}, {self.kind}_run, state)"
+            text = f"retry_condition_fn takes a function {takes}; {problem}"
+            raise check.bad_type(text)
+        return condition
 
     def _default_name(self) -> str:
         name = getattr(self.fn, "__name__", None) or type(self.fn).__name__

@@ -288,6 +288,19 @@ def transition_hook(fn: Any) -> Hook:
     raise HookDefinitionError(safe_name(fn), "on_transition", problem, form)
 
 
+def transition_hooks(hooks: Any) -> list[Hook]:
+    """Check the list of an engine's own hooks.
+
+    Raises:
+        HookDefinitionError: It is no list, or `transition_hook` refuses one of them.
+    """
+    if isinstance(hooks, str) or not isinstance(hooks, Iterable):
+        problem = f"it takes a list of hooks, got {type(hooks).__name__}"
+        form = "Engine(on_transition=[hook])"
+        raise HookDefinitionError(safe_name(hooks), "on_transition", problem, form)
+    return [transition_hook(hook) for hook in hooks]
+
+
 def name_of(fn: Any) -> str:
     """Return what to call *fn* in logs and outcomes."""
     while isinstance(fn, functools.partial):

@@ -45,7 +45,7 @@ from engine.executors.limiter import Limiter
 from engine.executors.loops import Loops
 from engine.executors.thread import ThreadPool
 from engine.handles import RunHandle, outcome, result_of
-from engine.hooks import Hook, name_of, transition_hook
+from engine.hooks import Hook, name_of, transition_hooks
 from engine.ids import new_prefix
 from engine.placement import create, current_run, perform_in_place, submit
 from engine.registry import delist, enlist
@@ -140,7 +140,7 @@ class Engine:
         self.live: dict[Any, None] = {}
         # How many of the runs in a thread were given up, by thread.
         self.abandoned: Counter[int | None] = Counter()
-        own_hooks = [transition_hook(hook) for hook in on_transition]
+        own_hooks = transition_hooks(on_transition)
         self.broadcast = Broadcast(self.lock, Transition, owes_always=bool(own_hooks))
         self.supervisor = Supervisor(self.fail)
         self.hooks = HookActor(

@@ -1,6 +1,7 @@
 """The engine: which one a call uses, what it tells, and how it opens and closes."""
 
 import contextvars
+import math
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -393,9 +394,12 @@ class TestWrongUse:
             ({"hook_timeout": float("nan")}, ValueError, "hook_timeout must be > 0"),
             ({"hook_timeout": "1"}, TypeError, "hook_timeout must be a number of"),
             ({"shutdown_grace": -1}, ValueError, "shutdown_grace must be >= 0 seconds"),
+            ({"shutdown_grace": math.inf}, ValueError, "0 seconds and finite, got inf"),
             ({"history": -1}, ValueError, "history must be >= 0, got -1"),
             ({"on_transition": [1]}, TypeError, "not a callable"),
-            ({"on_transition": [lambda: 1]}, TypeError, "1 positional argument"),
+            ({"on_transition": [lambda: 1]}, TypeError, "1 positional argument, but"),
+            ({"on_transition": print}, TypeError, "it takes a list of hooks, got b"),
+            ({"on_transition": "ab"}, TypeError, "it takes a list of hooks, got str"),
         ],
     )
     def test_bad_options(
