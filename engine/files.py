@@ -29,9 +29,13 @@ def make_folder(folder: Path) -> None:
 
 
 def create_empty(path: Path) -> None:
-    """Create a file unless there is one; its content is not touched."""
+    """Create a file unless there is one, which is not even opened.
+
+    To close it again would drop the locks that this process has on it.
+    """
     make_folder(path.parent)
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, PRIVATE))
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE))
 
 
 def create_whole(path: Path, content: bytes) -> None:

@@ -60,3 +60,15 @@ def test_what_came_first_is_kept(tmp_path: Path) -> None:
     assert path.read_bytes() == b"first"
     assert [one.name for one in path.parent.iterdir()] == ["key"]
     assert not files.is_draft("key")
+
+
+def test_a_file_that_is_there_is_not_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Closing it again would drop every lock that this process has on it."""
+    path = tmp_path / "deep" / "file"
+    files.create_empty(path)
+    path.write_bytes(b"content")
+    monkeypatch.setattr(os, "close", None)
+    files.create_empty(path)
+    assert path.read_bytes() == b"content"

@@ -6,10 +6,12 @@ import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 import attrs
 
+from engine.files import create_empty
 from engine.journal import schema
 from engine.journal.adoption import adopt
 from engine.journal.base import Journal, Opening, Owner
@@ -52,7 +54,7 @@ class SQLiteJournal(Journal):
     SQLite tool. Copy it together with its ``-wal`` file, or after it was closed.
 
     Args:
-        path: The file; it is made if it does not exist.
+        path: The file; it is made if it does not exist, for its owner only.
         durability: What a committed row survives. ``"full"``: the loss of power, since
             each batch is synced to the disk. ``"normal"``: the death of the process;
             the loss of power may take the last batches. ``"off"``: the death of the
@@ -80,6 +82,9 @@ class SQLiteJournal(Journal):
         quarantine_after: int = 5,
     ) -> None:
         self.path = os.fspath(path)
+        if self.path in ("", ":memory:"):
+            text = "path must be a file, because a journal outlives its process"
+            raise ValueError(f"{text}, got {self.path!r}")
         if durability not in SYNCHRONOUS:
             choices = "'full', 'normal' or 'off'"
             raise ValueError(f"durability must be {choices}, got {durability!r}")
@@ -204,7 +209,11 @@ class SQLiteJournal(Journal):
 
     def _connect_and_check(self) -> None:
         try:
+            # The arguments of runs are in it; SQLite would let everybody read them.
+            create_empty(Path(self.path))
             self._file.open()
+        except OSError as error:
+            raise JournalError(self.path, str(error)) from error
         except JournalBroken as error:
             raise JournalFormatError(self.path, error.problem) from error
         version = self._file.value("PRAGMA user_version")
