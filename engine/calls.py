@@ -61,7 +61,9 @@ def call(definition: Definition[..., Any], args: Args, kwargs: Kwargs) -> Any:
         return_state = kwargs.pop("return_state", None)
         wait_for = kwargs.pop("wait_for", None)
     if definition.is_async:
-        return call_async(definition, args, kwargs, return_state, wait_for)
+        coroutine: Any = call_async(definition, args, kwargs, return_state, wait_for)
+        coroutine.__qualname__ = definition.name  # for who forgets to await it
+        return coroutine
     engine, parent = engine_and_parent()
     if engine is not None:
         run = drive_in_place(

@@ -1,8 +1,10 @@
 """Definitions: what a flow or task is to code that knows nothing of them."""
 
 import asyncio
+import gc
 import inspect
 import sys
+import warnings
 from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any
@@ -93,3 +95,16 @@ def test_a_framework_runs_an_async_flow_in_the_background() -> None:
     with TestClient(app) as client:
         client.get("/")
     assert ran == [3]
+
+
+@both
+def test_a_forgotten_await_is_warned_about_by_name(decorate: Any) -> None:
+    """Python names the coroutine, of which this library would have but one."""
+    made = decorate(name="get page")(fetch)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        made(1)
+        gc.collect()
+    assert [str(warning.message) for warning in caught] == [
+        "coroutine 'get page' was never awaited"
+    ]
