@@ -8,18 +8,10 @@ import string
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
 
-from engine.exceptions import EngineError
+from engine.exceptions import InvalidOptionError, InvalidOptionType
 
 MOST_DELAYS: Final = 50
 """How many retry delays there may be."""
-
-
-class InvalidOptionError(EngineError, ValueError):
-    """An option of a flow or task is out of its range."""
-
-
-class InvalidOptionType(EngineError, TypeError):
-    """An option of a flow or task is of a wrong type."""
 
 
 class Checker:

@@ -268,6 +268,14 @@ class HookDefinitionError(EngineError, TypeError):
         return f"{self.kind} cannot take {self.hook}: {self.problem}\n\n{self.form}"
 
 
+class InvalidOptionError(EngineError, ValueError):
+    """An option, or an argument of a call, is out of its range."""
+
+
+class InvalidOptionType(EngineError, TypeError):
+    """An option, or an argument of a call, is of a wrong type."""
+
+
 @attrs.define(eq=False)
 class ReservedArgumentError(EngineError, TypeError):
     """A flow's or task's function has a parameter whose name the call needs itself."""
