@@ -1,5 +1,7 @@
 """Actor-style execution of flows and tasks in async Python, with hooks that hold."""
 
+from typing import TYPE_CHECKING
+
 from engine import runtime
 from engine.actors.broadcast import Gap
 from engine.context import tags
@@ -41,3 +43,19 @@ __all__ = [
     "unmapped",
     "wait",
 ]
+
+if TYPE_CHECKING:
+    __version__: str
+else:
+
+    def __getattr__(name: str) -> str:
+        """Look the version up for who asks; nobody else waits for that."""
+        if name != "__version__":
+            raise AttributeError(f"module 'engine' has no attribute {name!r}")
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            return version("actor-engine")
+        except PackageNotFoundError:
+            text = "engine has no __version__: it is not installed, only on the path"
+            raise AttributeError(text) from None
