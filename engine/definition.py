@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import functools
 import inspect
+import sys
 from collections.abc import Callable, Mapping
+from pickle import PicklingError
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, ParamSpec, TypeVar
 
 from engine.binding import Binder
@@ -142,18 +145,19 @@ class Definition(Generic[P, R_co]):
             ValueError: An option is out of its range.
         """
         self._refuse_unknown(options)
-        copy = type(self)(self._fn, **{**self._given, **options})
+        made = type(self)(self._fn, **{**self._given, **options})
         # The hooks of the original may have grown by decorators since.
         hooks = self.hooks.copy()
         for kind in (*KINDS, *TRANSACTION_KINDS):
             if kind in options:
                 hooks.replace(kind, options[kind] or ())
-        copy.hooks = hooks
-        copy._note_transactional()
-        if self.bound_to is None:
-            return copy
+        made.hooks = hooks
+        made._note_transactional()
+        return made if self.bound_to is None else made._rebound(self.bound_to)
+
+    def _rebound(self, owner: Any) -> Self:
         is_class = isinstance(self._fn, classmethod)
-        return copy.__get__(*((None, self.bound_to) if is_class else (self.bound_to,)))
+        return self.__get__(None, owner) if is_class else self.__get__(owner)
 
     @classmethod
     def _refuse_unknown(cls, options: Mapping[str, Any]) -> None:
@@ -206,6 +210,37 @@ class Definition(Generic[P, R_co]):
             f"{self.kind}_run_name of {self.name!r} returned {type(name).__name__},"
             " but a string is required"
         )
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        """Pickle as a function does: as the name that leads here.
+
+        Raises:
+            PicklingError: None does: it is local to a function, a copy with other
+                options, or hidden behind something else of its name.
+        """
+        module = getattr(self, "__module__", None)
+        qualname = getattr(self, "__qualname__", "")
+        found: Any = sys.modules.get(module) if isinstance(module, str) else None
+        for part in qualname.split("."):
+            found = getattr(found, part, None)
+        if found is self:
+            return qualname
+        bound_alike = isinstance(found, Definition) and found.options is self.options
+        if self.bound_to is not None and bound_alike:
+            return getattr, (self.bound_to, qualname.rpartition(".")[2])
+        name = f"{module}.{qualname}" if qualname else "its function's name"
+        raise PicklingError(
+            f"{self!r} pickles as a name, and {name} does not lead to it: only what is"
+            " decorated in a module can be pickled, and no copy with other options"
+        )
+
+    def __copy__(self) -> Self:
+        return self  # like a function
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        if self.bound_to is None:
+            return self
+        return self._rebound(copy.deepcopy(self.bound_to, memo))
 
     def __repr__(self) -> str:
         return f"<{self.kind} {self.name!r}>"

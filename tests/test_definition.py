@@ -1,12 +1,16 @@
 """Definitions: what a flow or task is to code that knows nothing of them."""
 
 import asyncio
+import copy
 import gc
 import inspect
+import pickle
 import sys
 import warnings
 from collections.abc import AsyncIterator
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from multiprocessing import get_context
 from typing import Any
 
 import pytest
@@ -48,6 +52,23 @@ class Shop:
 
     @flow
     def close(self) -> None: ...
+
+    def __init__(self, price: int = 1) -> None:
+        self.price = price
+
+    @task
+    def cost(self, number: int) -> int:
+        return self.price * number
+
+
+@task
+def triple(number: int) -> int:
+    return 3 * number
+
+
+@flow
+async def hexadecimal(number: int) -> str:
+    return hex(number)
 
 
 @pytest.mark.parametrize("asks", ASKS)
@@ -108,3 +129,50 @@ def test_a_forgotten_await_is_warned_about_by_name(decorate: Any) -> None:
     assert [str(warning.message) for warning in caught] == [
         "coroutine 'get page' was never awaited"
     ]
+
+
+class TestPickling:
+    @pytest.mark.parametrize(
+        "made", [triple, hexadecimal, Shop.cost, Shop.pay], ids=str
+    )
+    def test_what_is_decorated_in_a_module_comes_back_itself(self, made: Any) -> None:
+        """It is pickled as a function is: as its name."""
+        assert pickle.loads(pickle.dumps(made)) is made
+
+    def test_methods_bring_what_they_are_bound_to(self) -> None:
+        """As those of Python do."""
+        cost = pickle.loads(pickle.dumps(Shop(7).cost))
+        assert cost(2) == 14
+        assert pickle.loads(pickle.dumps(Shop(7).order)).bound_to is Shop
+
+    def test_a_process_can_be_given_one(self) -> None:
+        """Also one that has to import it first."""
+        context = get_context("spawn")
+        with ProcessPoolExecutor(1, mp_context=context) as processes:
+            assert list(processes.map(triple, [1, 2])) == [3, 6]
+
+    @both
+    def test_what_has_no_name_is_refused(self, decorate: Any) -> None:
+        """Rather than that another one comes back."""
+        of_a_copy = "test_definition.triple does not lead to it"
+        for made, text in (
+            (triple.with_options(retries=1), of_a_copy),
+            (Shop().cost.with_options(retries=1), "Shop.cost does not lead to it"),
+            (decorate(lambda: None), "<lambda> does not lead to it"),
+            (decorate(partial(double, 1)), "its function's name does not lead to it"),
+            (decorate(double), "test_definition.double does not lead to it"),
+        ):
+            with pytest.raises(pickle.PicklingError, match=text):
+                pickle.dumps(made)
+
+    @both
+    def test_only_what_it_is_bound_to_is_copied(self, decorate: Any) -> None:
+        """A flow or task is one thing, like a function, also where it has no name."""
+        made = decorate(lambda: None)
+        assert copy.copy(made) is made
+        assert copy.deepcopy([made]) == [made]
+        shop = Shop(7)
+        copied = copy.deepcopy({"shop": shop, "cost": shop.cost, "of": shop.order})
+        assert copied["cost"].bound_to is copied["shop"]
+        assert copied["cost"](2) == 14
+        assert copied["of"].bound_to is Shop
