@@ -714,6 +714,7 @@ class TestContainment:
         assert line["hook"] == "fail"
         assert line["kind"] == "on_completion"
         assert line["run_id"] == handle.id
+        assert line["run"] == handle.name
         assert line["state"] == "Completed"
         assert line["error"] == "ValueError: mine"
 

@@ -358,7 +358,7 @@ class HookActor:
             if self.recorder is not None and position >= 0:
                 self.recorder.outcome(lane, owed, HookOutcome._make(outcome))
         if status != "delivered":
-            log_failure(HookOutcome._make(outcome))
+            log_failure(lane.run, HookOutcome._make(outcome))
             if error is not None:
                 # The hook's frames hold the run, whose outcomes hold the error.
                 traceback.clear_frames(error.__traceback__)
@@ -410,13 +410,14 @@ class HookActor:
                 self._give_up(lane)
 
 
-def log_failure(outcome: HookOutcome) -> None:
+def log_failure(run: RunActor, outcome: HookOutcome) -> None:
     """Log a hook that was not delivered."""
     log.error(
         "hook_failed",
         hook=outcome.hook,
         kind=outcome.kind,
         run_id=outcome.run_id,
+        run=run.name,
         state=outcome.state,
         status=outcome.status,
         attempts=outcome.attempts,

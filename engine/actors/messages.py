@@ -25,7 +25,7 @@ class Asked(enum.Enum):
     HOST = "host"
     TERMINATION = "termination"
 
-    __hash__ = object.__hash__  # as of StateType
+    __hash__ = object.__hash__  # Enum's own is a Python function
 
 
 class Message:

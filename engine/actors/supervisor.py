@@ -42,7 +42,7 @@ class ExitKind(enum.Enum):
     CLOSED = "closed"
     DIED = "died"
 
-    __hash__ = object.__hash__  # as of StateType
+    __hash__ = object.__hash__  # Enum's own is a Python function
 
 
 def stop(run: RunActor, error: BaseException | None) -> m.Message:
