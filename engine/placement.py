@@ -95,10 +95,8 @@ def create(
     if wait_for is not None or may_hold_runs(args, kwargs):
         find_upstreams(run, wait_for)
     run.announce(maker)
-    if on is not None and engine.limiter is not None:
-        with engine.lock:
-            if not run.is_over:  # another thread may have stopped it
-                engine.limiter.hold(run)
+    if on is not None and run.upstreams is None:
+        run.take_place()
     binder = definition.binder
     if kwargs or not binder.least <= len(args) <= binder.most:
         try:

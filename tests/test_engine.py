@@ -1048,6 +1048,30 @@ class TestConcurrency:
             last = triple.submit(triple.submit(wait_for_x.submit()))
             assert await last == 9
 
+    @pytest.mark.parametrize("is_sync", [False, True])
+    async def test_nor_do_those_that_are_called_in_place(self, is_sync: bool) -> None:
+        """Not before their upstreams have ended, which may need all of the places."""
+
+        @task
+        async def total(values: list[int]) -> int:
+            return sum(values)
+
+        @task
+        def sync_total(values: list[int]) -> int:
+            return sum(values)
+
+        @flow
+        async def parent() -> int:
+            return await total(double.map(range(3)))
+
+        @flow
+        def sync_parent() -> int:
+            return sync_total(double.map(range(3)))
+
+        async with Engine(max_concurrency=1) as engine:
+            with anyio.fail_after(10):
+                assert await engine.start(sync_parent if is_sync else parent) == 6
+
     async def test_a_retrying_run_keeps_its_order(self) -> None:
         """A failed run frees its place for the next."""
 

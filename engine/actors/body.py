@@ -280,6 +280,8 @@ async def prepare(run: RunActor, on: Dispatcher) -> None:
         for handle in handles:
             await on.wait(handle._actor.subscribe_settled)
         run.upstreams = None
+        # Not before: the upstreams may have been waiting for that place.
+        run.take_place()
         try:
             run.args, run.kwargs, _ = Resolve().walk((run.args, run.kwargs, awaited))
         except UpstreamNotCompleted as error:

@@ -182,10 +182,16 @@ class Kin(Mailbox):
         if not parent.children:
             parent.last_child_ended()
 
+    def take_place(self) -> None:
+        """Count among the runs that execute, past their limit if need be."""
+        if self.engine.limiter is not None:
+            with self._lock:
+                if not self.is_over:  # another thread may have stopped it
+                    self.engine.limiter.hold(self)
+
     def last_child_ended(self) -> None:
         """Go on with what waited for the children."""
-        if self.engine.limiter is not None and not self.is_over:
-            self.engine.limiter.hold(self)
+        self.take_place()
         wake, self.on_childless = self.on_childless, None
         if wake is not None:
             wake()
