@@ -141,6 +141,7 @@ class RunActor(Kin):
         self.state_type = PENDING
         # The type alone where the run knows what else the state says.
         self._state: State[Any] | StateType = PENDING
+        # What was made of such types before the last one.
         self._made: tuple[State[Any], ...] = ()
         self.value: Any  # set when it completes
         # Set when it is asked to stop: by whom, and when.
@@ -233,6 +234,11 @@ class RunActor(Kin):
         has ended.
         """
         with self._lock:
+            if type is self.state_type and type in TERMINAL:
+                last = self._state
+                if isinstance(last, StateType):
+                    last = self._state = self._make_state(type)
+                return last
             for state in self._made:
                 if state.type is type:
                     return state
