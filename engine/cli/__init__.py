@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Final, NoReturn
 
+import engine
 from engine.exceptions import EngineError
 
 COMMANDS: Final = {
@@ -35,13 +36,7 @@ class ShowVersion(argparse.Action):
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
         """Print it."""
-        from importlib.metadata import PackageNotFoundError, version
-
-        try:
-            found = version("actor-engine")
-        except PackageNotFoundError:
-            found = "(not installed)"
-        print("actor-engine", found)
+        print("actor-engine", getattr(engine, "__version__", "(not installed)"))
         parser.exit()
 
 
