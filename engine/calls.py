@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from engine.context import CURRENT, SCOPE
 from engine.dispatch.here import running_backend
 from engine.exceptions import EngineLoopError, NoEngineError, ReturnStateError
-from engine.handles import result_of
+from engine.handles import outcome_of_run
 from engine.host import Engine
 from engine.placement import (
     drive_in_place,
@@ -75,7 +75,7 @@ def call(definition: Definition[..., Any], args: Args, kwargs: Kwargs) -> Any:
                 engine, definition, args, kwargs, parent=None, wait_for=wait_for
             )
     try:
-        return run.state if return_state else result_of(run)
+        return run.state if return_state else outcome_of_run(run)
     finally:
         del parent, run  # see engine.tracebacks
 
@@ -99,7 +99,7 @@ async def call_async(
                 engine, definition, args, kwargs, parent=None, wait_for=wait_for
             )
     try:
-        return run.state if return_state else result_of(run)
+        return run.state if return_state else outcome_of_run(run)
     finally:
         del parent, run  # see engine.tracebacks
 

@@ -191,7 +191,7 @@ class RunHandle(Generic[R_co]):
         return f"<RunHandle {actor.name!r} id={actor.id} {actor.state.name}>"
 
 
-def result_of(run: RunActor) -> Any:
+def outcome_of_run(run: RunActor) -> Any:
     """Give the caller what a run that has ended owes: its value or its error."""
     if run.state_type is COMPLETED:
         return run.value

@@ -44,7 +44,7 @@ from engine.executors.background import dispatching
 from engine.executors.limiter import Limiter
 from engine.executors.loops import Loops
 from engine.executors.thread import ThreadPool
-from engine.handles import RunHandle, outcome, result_of
+from engine.handles import RunHandle, outcome, outcome_of_run
 from engine.hooks import Hook, name_of, transition_hooks
 from engine.ids import new_prefix
 from engine.placement import create, current_run, perform_in_place, submit
@@ -322,7 +322,7 @@ class Engine:
         parent = current_run(self)
         self.check_takes_runs(parent)
         if definition.is_async:
-            return result_of(
+            return outcome_of_run(
                 await perform_in_place(
                     self, definition, args, kwargs, parent=parent, wait_for=None
                 )
