@@ -2,6 +2,8 @@
 
 import gc
 import signal
+import threading
+from collections.abc import Iterator
 
 import hypothesis  # noqa: F401 - on import it looks at who refers to what, see below
 import pytest
@@ -16,6 +18,14 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 def anyio_backend(request: pytest.FixtureRequest) -> str:
     backend: str = request.param
     return backend
+
+
+@pytest.fixture
+def go_on() -> Iterator[threading.Event]:
+    """Give what blocked calls wait for, so that none is left when a test fails."""
+    event = threading.Event()
+    yield event
+    event.set()
 
 
 def pytest_collection_finish() -> None:

@@ -98,14 +98,6 @@ def interpose(monkeypatch: pytest.MonkeyPatch) -> Interposer:
     return Interposer(monkeypatch)
 
 
-@pytest.fixture
-def go_on() -> Iterator[threading.Event]:
-    """Give what blocked bodies wait for, so that none is left when a test fails."""
-    event = threading.Event()
-    yield event
-    event.set()
-
-
 @pytest.fixture(autouse=True)
 def quiet() -> Iterator[None]:
     with capture_logs():

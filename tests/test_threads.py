@@ -48,14 +48,6 @@ def pool() -> Iterator[ThreadPool]:
     until(lambda: not pool.threads)
 
 
-@pytest.fixture
-def go_on() -> Iterator[threading.Event]:
-    """Give what blocked calls wait for, so that none is left when a test fails."""
-    event = threading.Event()
-    yield event
-    event.set()
-
-
 @pytest.fixture(autouse=True)
 def quiet() -> Iterator[None]:
     with capture_logs():
